@@ -138,6 +138,17 @@ fi
 timeout 60 "$dir/asan/soak" 10000 "${SEED:-1}" "$dir/asan/all"
 timeout 60 "$dir/tsan/soak" 3000 "${SEED:-1}" "$dir/tsan/all"
 begin 'soak: calls of the Rust host'
+# 10,000 calls of the Rust host, 64 at once, each with its own reply.
+awk -v seed="${SEED:-1}" 'BEGIN {
+    srand(seed)
+    for (i = 0; i < 10000; i++) {
+        line = i ":"
+        for (n = int(rand() * (i % 50 == 0 ? 20000 : 200)); n > 0; n -= 8) line = line int(rand() * 100000000)
+        print line
+    }
+}' >"$dir/lines"
+timeout 60 "$pipeplug" run "$dir/asan/all" --call echo --data-each "$dir/lines" --parallel 64 >"$dir/replies" 2>"$dir/log" || { tail "$dir/log"; false; }
+cmp "$dir/lines" "$dir/replies"
 timeout 60 "$pipeplug" bench "$dir/asan/all" --call echo --size 3000 --concurrency 64 --duration 3s --json >"$dir/bench" 2>/dev/null
 grep -q '"failed":0,' "$dir/bench" || { cat "$dir/bench"; false; }
 

@@ -49,6 +49,8 @@ enum {
 #define DEFAULT_STREAM_WINDOW ((uint64_t)1 << 20)
 /* Interval at which a thread looks whether the one that reads is busy with a handler. */
 #define TICK_NS 1000000
+/* Longest time that the reader looks for more before it sleeps. It does so only while that has been of use lately. */
+#define SPIN_NS 25000
 #define NEVER INT64_MAX
 
 /* ==== Time, memory, text ==== */
@@ -1005,6 +1007,7 @@ struct ppg_peer {
     unsigned char *rbuf;
     size_t rpos, rend;
     int leading, is_inline, more, is_polling, woken, is_paused;
+    unsigned spin_misses, spin_skips; /* only the leader's; UINT_MAX skips for ever */
     pthread_t leader;
     uint64_t generation, epoch, seen_epoch;
     struct waiter *waiters;
@@ -2581,6 +2584,56 @@ static void skipped(ppg_peer *peer) {
 
 /* ==== Reading ==== */
 
+static ssize_t read_some(ppg_peer *peer, void *to, size_t room) {
+    ssize_t n;
+    do
+        n = peer->read_socket ? recv(peer->rfd, to, room, MSG_DONTWAIT) : read(peer->rfd, to, room);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
+static int nothing_yet(ssize_t n) { return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK); }
+
+/* Reads, and waits until there is something to read, a wake-up, or the deadline. -1 with EAGAIN if nothing was read. */
+static ssize_t read_or_wait(ppg_peer *peer, void *to, size_t room, int pauses, int64_t deadline) {
+    struct pollfd fds[2];
+    int64_t began;
+    ssize_t n;
+    if (!pauses) {
+        n = read_some(peer, to, room);
+        if (!nothing_yet(n)) return n;
+    }
+    began = now_ns();
+    if (!pauses && peer->spin_skips == 0) {
+        do {
+            n = read_some(peer, to, room);
+            if (!nothing_yet(n)) {
+                peer->spin_misses = 0;
+                return n;
+            }
+        } while (now_ns() - began < SPIN_NS);
+        /* Waits are longer now: looks again after twice as many as the last time. */
+        if (peer->spin_misses < 10) peer->spin_misses++;
+        peer->spin_skips = 1U << peer->spin_misses;
+    }
+    fds[0].fd = pauses ? -1 : peer->rfd;
+    fds[1].fd = peer->wake_read;
+    fds[0].events = fds[1].events = POLLIN;
+    fds[0].revents = fds[1].revents = 0;
+    poll(fds, 2, ms_until(deadline));
+    if (peer->spin_skips > 0 && peer->spin_skips != UINT_MAX) {
+        peer->spin_skips--;
+        if (now_ns() - began < SPIN_NS) peer->spin_skips /= 2;
+    }
+    if (fds[1].revents) {
+        char bytes[64];
+        while (read(peer->wake_read, bytes, sizeof bytes) > 0) continue;
+    }
+    if (fds[0].revents) return read_some(peer, to, room);
+    errno = EAGAIN;
+    return -1;
+}
+
 static void step_aside(ppg_peer *peer) {
     peer->generation++;
     peer->leading = 0;
@@ -2659,33 +2712,7 @@ static enum led lead(ppg_peer *peer, int is_caller, int (*until)(void *), void *
         }
         peer->is_polling = 1;
         pthread_mutex_unlock(&peer->mu);
-        n = -1;
-        errno = EAGAIN;
-        if (!pauses) {
-            do
-                n = peer->read_socket ? recv(peer->rfd, to, room, MSG_DONTWAIT) : read(peer->rfd, to, room);
-            while (n < 0 && errno == EINTR);
-        }
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-            struct pollfd fds[2];
-            fds[0].fd = pauses ? -1 : peer->rfd;
-            fds[1].fd = peer->wake_read;
-            fds[0].events = fds[1].events = POLLIN;
-            fds[0].revents = fds[1].revents = 0;
-            poll(fds, 2, ms_until(deadline));
-            if (fds[1].revents) {
-                char bytes[64];
-                while (read(peer->wake_read, bytes, sizeof bytes) > 0) continue;
-            }
-            if (fds[0].revents) {
-                do
-                    n = peer->read_socket ? recv(peer->rfd, to, room, MSG_DONTWAIT) : read(peer->rfd, to, room);
-                while (n < 0 && errno == EINTR);
-            } else {
-                n = -1;
-                errno = EAGAIN;
-            }
-        }
+        n = read_or_wait(peer, to, room, pauses, deadline);
         {
             int error = errno;
             pthread_mutex_lock(&peer->mu);
@@ -3433,6 +3460,7 @@ static int peer_connect(ppg_peer *peer, int rfd, int wfd, int is_own) {
     set_flag(wake[1], F_GETFD, F_SETFD, FD_CLOEXEC);
     set_flag(wake[0], F_GETFL, F_SETFL, O_NONBLOCK);
     set_flag(wake[1], F_GETFL, F_SETFL, O_NONBLOCK);
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) peer->spin_skips = UINT_MAX;
     peer->quiet = sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler != SIG_DFL;
     return reader_init(&peer->reader,
                        peer->is_guest       ? FORMAT_UNKNOWN

@@ -99,5 +99,17 @@ conform "$root/samples/scripts/hello.sh" --basic --call hello=you --check start 
 begin 'soak: 10,000 calls with cancellations and kills'
 gcc -O1 -std=c99 -D_POSIX_C_SOURCE=200809L -I"$root/sdk/c" -o soak "$root/sdk/c/tests/soak.c" "$root/sdk/c/pipeplug.c" -lpthread
 timeout 100 ./soak 10000 "${SEED:-1}" 3000 dash/samples/echo.sh
+begin 'soak: calls of the Rust host'
+# 10,000 calls of the Rust host, 64 at once, each with its own reply.
+awk -v seed="${SEED:-1}" 'BEGIN {
+    srand(seed)
+    for (i = 0; i < 10000; i++) {
+        line = i ":"
+        for (n = int(rand() * (i % 50 == 0 ? 3000 : 200)); n > 0; n -= 8) line = line int(rand() * 100000000)
+        print line
+    }
+}' >"$dir/lines"
+timeout 60 pipeplug run dash/samples/echo.sh --call echo --data-each "$dir/lines" --parallel 64 >"$dir/replies" 2>"$dir/log" || { tail "$dir/log"; false; }
+cmp "$dir/lines" "$dir/replies"
 
 echo 'the library for shells is well'

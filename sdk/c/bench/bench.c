@@ -4,7 +4,8 @@
  *
  * sequential: one call after the other. concurrent: 64 threads, each with one call after the other. pipelined: one thread
  * with 64 calls in flight. one-mib: one call after the other with 1 MiB of data, both ways. The floor writes and reads as
- * many bytes as those calls, with nothing around them, and blocks.
+ * many bytes as those calls, with nothing around them, and blocks. All take turns in seven rounds, which share the
+ * seconds; the best one of each counts, since other work on the machine makes a rate smaller and never larger.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -17,7 +18,7 @@
 
 #include "pipeplug.h"
 
-enum { THREADS = 64, MIB = 1 << 20, SMALL = 16 };
+enum { THREADS = 64, MIB = 1 << 20, SMALL = 16, SUBJECTS = 8, ROUNDS = 7 };
 
 static double seconds = 2;
 
@@ -137,27 +138,39 @@ static double pipelined(ppg_peer *plugin) {
     return (double)count / (now() - began);
 }
 
+static double larger(double a, double b) { return a > b ? a : b; }
+
 int main(int argc, char **argv) {
-    int first = 1, i;
+    double best[SUBJECTS][4] = {{0}};
+    int first = 1, i, round;
     signal(SIGPIPE, SIG_IGN);
     if (argc > 1 && strtod(argv[1], NULL) > 0) seconds = strtod(argv[first++], NULL);
-    printf("%-40s %12s %12s %12s %12s\n", "calls a second", "sequential", "concurrent", "pipelined", "one-mib");
-    /* 33 bytes: a chunk with 16 bytes of data. */
-    printf("%-40s %12.0f %12s %12s %12.0f\n", "floor: write and read", floor_rate(33), "", "", floor_rate(MIB + 20));
-    for (i = first; i < argc; i++) {
-        ppg_peer *plugin = ppg_plugin_new(argv[i]);
-        ppg_error error;
-        if (ppg_plugin_start(plugin, &error) != PPG_OK) {
-            fprintf(stderr, "bench: %s\n", error.message);
-            return 1;
+    if (argc - first >= SUBJECTS) argc = first + SUBJECTS - 1;
+    seconds /= ROUNDS;
+    for (round = 0; round < ROUNDS; round++) {
+        /* 33 bytes: a chunk with 16 bytes of data. */
+        best[0][0] = larger(best[0][0], floor_rate(33));
+        best[0][3] = larger(best[0][3], floor_rate(MIB + 20));
+        for (i = first; i < argc; i++) {
+            double *of = best[i - first + 1];
+            ppg_peer *plugin = ppg_plugin_new(argv[i]);
+            ppg_error error;
+            if (ppg_plugin_start(plugin, &error) != PPG_OK) {
+                fprintf(stderr, "bench: %s\n", error.message);
+                return 1;
+            }
+            of[0] = larger(of[0], rate_of(plugin, 1, SMALL));
+            of[1] = larger(of[1], rate_of(plugin, THREADS, SMALL));
+            of[2] = larger(of[2], pipelined(plugin));
+            of[3] = larger(of[3], rate_of(plugin, 1, MIB));
+            ppg_free(plugin);
         }
-        printf("%-40s", argv[i]);
-        fflush(stdout);
-        printf(" %12.0f", rate_of(plugin, 1, SMALL));
-        printf(" %12.0f", rate_of(plugin, THREADS, SMALL));
-        printf(" %12.0f", pipelined(plugin));
-        printf(" %12.0f\n", rate_of(plugin, 1, MIB));
-        ppg_free(plugin);
+    }
+    printf("%-32s %12s %12s %12s %12s\n", "calls a second", "sequential", "concurrent", "pipelined", "one-mib");
+    printf("%-32s %12.0f %12s %12s %12.0f\n", "floor: write and read", best[0][0], "", "", best[0][3]);
+    for (i = first; i < argc; i++) {
+        double *of = best[i - first + 1];
+        printf("%-32s %12.0f %12.0f %12.0f %12.0f\n", argv[i], of[0], of[1], of[2], of[3]);
     }
     return 0;
 }

@@ -129,7 +129,7 @@ int main(int argc, char **argv) {
         if (kills < KILLS) {
             /* In the midst of its calls. */
             unsigned long state = soak.seed + (unsigned long)kills * 7919 + 1;
-            int until = (int)(next(&state) % (unsigned long)(calls * THREADS)), finished;
+            int half = calls * THREADS / 2, until = half + (int)(next(&state) % (unsigned long)half), finished;
             do {
                 struct timespec pause = {0, 1000000};
                 nanosleep(&pause, NULL);
