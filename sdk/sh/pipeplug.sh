@@ -472,7 +472,6 @@ ppg_serve() {
         9) exec 9>&- ;;
         esac
     done
-    trap 'trap - TERM; kill -TERM 0' TERM
     # shellcheck disable=SC2069 # in this order: the pipe becomes 9, and the status goes where $(…) reads
     ppg_status=$({
         "$PIPEPLUG" chunk decode --details <&8 7>&- 3>&- | {
@@ -481,7 +480,6 @@ ppg_serve() {
             echo $? >&3
         } | "$PIPEPLUG" chunk encode >&7 8<&- 3>&-
     } 3>&1)
-    trap - TERM
     [ -n "$ppg_status" ] || ppg_status=1
     exit "$ppg_status"
 }
