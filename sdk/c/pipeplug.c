@@ -1048,7 +1048,7 @@ struct ppg_peer {
     void *on_line_user;
     int err_fd;
     pthread_t err_thread;
-    int has_err_thread;
+    int has_err_thread, err_ends;
     char *tail[TAIL_LINES];
     unsigned tail_count;
 
@@ -3931,7 +3931,7 @@ static void *err_thread(void *of) {
         if (poll(&fd, 1, 50) == 0) {
             int ends;
             pthread_mutex_lock(&peer->mu);
-            ends = peer->shutdown;
+            ends = peer->err_ends;
             pthread_mutex_unlock(&peer->mu);
             if (ends) break;
             continue;
@@ -4131,17 +4131,21 @@ static void stop_reading(ppg_peer *peer) {
     pthread_mutex_unlock(&peer->mu);
 }
 
+/* Takes the lines that it wrote before its end, and no more of what it has started. */
+static void end_lines(ppg_peer *peer) {
+    if (!peer->has_err_thread || pthread_equal(peer->err_thread, pthread_self())) return;
+    pthread_mutex_lock(&peer->mu);
+    peer->err_ends = 1;
+    pthread_mutex_unlock(&peer->mu);
+    pthread_join(peer->err_thread, NULL);
+    peer->has_err_thread = 0;
+}
+
 /* The last lines of its stderr, for an error. */
 static void add_tail(ppg_peer *peer, ppg_error *error) {
     unsigned i, from;
     if (error == NULL) return;
-    if (peer->has_err_thread && peer->is_reaped) {
-        pthread_mutex_lock(&peer->mu);
-        peer->shutdown = 1;
-        pthread_mutex_unlock(&peer->mu);
-        pthread_join(peer->err_thread, NULL);
-        peer->has_err_thread = 0;
-    }
+    if (peer->is_reaped) end_lines(peer);
     pthread_mutex_lock(&peer->mu);
     from = peer->tail_count > TAIL_LINES ? peer->tail_count - TAIL_LINES : 0;
     for (i = from; i < peer->tail_count; i++) {
@@ -4261,6 +4265,7 @@ ppg_status ppg_plugin_stop(ppg_peer *peer, int *exit_status, ppg_error *error) {
     ppg_plugin_wait(peer, 100);
     stop_reading(peer);
     close_writing(peer);
+    end_lines(peer);
     if (exit_status != NULL) *exit_status = peer->wait_status;
     return was_closed ? fail(error, PPG_ECLOSED, "the plugin had ended before: %.300s", peer->close_reason) : fine(error);
 }
@@ -4290,10 +4295,6 @@ void ppg_free(ppg_peer *peer) {
         if (peer->pid == 0 || !peer->is_reaped) ppg_plugin_stop(peer, NULL, NULL);
         stop_reading(peer);
     }
-    pthread_mutex_lock(&peer->mu);
-    peer->shutdown = 1;
-    pthread_mutex_unlock(&peer->mu);
-    if (peer->has_err_thread) pthread_join(peer->err_thread, NULL);
-    peer->has_err_thread = 0;
+    end_lines(peer);
     peer_free(peer);
 }

@@ -145,7 +145,8 @@ ppg_status ppg_plugin_set_start_timeout(ppg_peer *plugin, unsigned milliseconds)
 /* Starts it, and waits until it has answered. A failure has the last lines of its stderr. */
 ppg_status ppg_plugin_start(ppg_peer *plugin, ppg_error *error);
 /* Asks it to end, waits 5 s, closes its pipe, waits 1 s, sends SIGTERM, waits 2 s, sends SIGKILL. exit_status is that
- * of waitpid(2), 0 for a plugin that was attached to. PPG_ECLOSED if it had ended before. For one thread at a time. */
+ * of waitpid(2), 0 for a plugin that was attached to. PPG_ECLOSED if it had ended before. For one thread at a time.
+ * Afterwards all lines of its stderr have been handed over. */
 ppg_status ppg_plugin_stop(ppg_peer *plugin, int *exit_status, ppg_error *error);
 /* Sends SIGKILL to its process group. ppg_plugin_stop then returns its status. */
 ppg_status ppg_plugin_kill(ppg_peer *plugin);
