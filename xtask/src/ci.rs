@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use crate::project::Project;
 use crate::tools::StepOutcome;
 use crate::{
-    chaos, dist, fuzz, instructions, models, no_std, platforms, samples, sanitize, steps, tidy,
+    chaos, dist, fuzz, instructions, languages, models, no_std, platforms, samples, sanitize,
+    steps, tidy,
 };
 
 /// Run the checks that a change has to pass, all of them or those that are named.
@@ -62,6 +63,8 @@ enum CiStep {
     Models,
     /// cargo xtask samples
     Samples,
+    /// cargo xtask languages: the libraries for other languages
+    Languages,
     /// cargo xtask instructions: what the codec takes, under valgrind
     Instructions,
     /// 300 cycles of cargo xtask chaos
@@ -141,6 +144,7 @@ impl CiStep {
             Self::OldestRust => return platforms::oldest_rust(project),
             Self::NoStd => return no_std::check(project),
             Self::Samples => return samples::check(project),
+            Self::Languages => return languages::check(project),
             Self::Instructions => return instructions::check(project),
             Self::Tsan => return sanitize::check(project),
             Self::Fuzz => return fuzz::check(project),

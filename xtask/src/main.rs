@@ -11,6 +11,7 @@ mod ci;
 mod dist;
 mod fuzz;
 mod instructions;
+mod languages;
 mod models;
 mod no_std;
 mod platforms;
@@ -42,6 +43,7 @@ Examples:
   cargo xtask ci fmt clippy tidy            three steps of it
   cargo xtask dist                          new completions and manual pages
   cargo xtask samples echo --repeat 50      one sample, fifty times
+  cargo xtask languages python              the library for a language
   cargo xtask chaos --cycles 10000          what is lost or left where processes break
   cargo xtask fuzz --seconds 3600           an hour for every fuzz target
   cargo xtask models                        thousands of schedules of each model
@@ -55,6 +57,7 @@ enum Command {
     Tidy(tidy::TidyArgs),
     Dist(dist::DistArgs),
     Samples(samples::SamplesArgs),
+    Languages(languages::LanguagesArgs),
     Chaos(chaos::ChaosArgs),
     Fuzz(fuzz::FuzzArgs),
     Models(models::ModelsArgs),
@@ -80,6 +83,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tidy(_) => tidy::check(&project)?,
         Command::Dist(args) => dist::run_command(&project, &args)?,
         Command::Samples(args) => samples::run(&project, &args)?.report(),
+        Command::Languages(args) => languages::run(&project, &args)?.report(),
         Command::Chaos(args) => chaos::run(&project, &args)?,
         Command::Fuzz(args) => fuzz::run(&project, &args)?.report(),
         Command::Models(args) => models::run(&project, &args)?,

@@ -1,0 +1,238 @@
+//! `cargo xtask languages`: the libraries for other languages, each by its own `sdk/<language>/check.sh`.
+//!
+//! A check knows its linter, tests, package and runtime. It takes the program `pipeplug` from `$PIPEPLUG`, and
+//! exits with 0 if all is well, with [`MISSING`] and a line that says what is missing and how to get it, or with
+//! another status and the name of what failed.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::no_std::executables;
+use crate::process::{display, stdout_of};
+use crate::project::Project;
+use crate::steps::cargo_in;
+use crate::tools::{self, Presence, StepOutcome};
+
+/// Check the libraries for other languages.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct LanguagesArgs {
+    /// The languages to check, by folder of sdk/ [default: every one]
+    #[arg(value_name = "LANGUAGE")]
+    names: Vec<String>,
+}
+
+const HELP: &str = "\
+Runs sdk/LANGUAGE/check.sh for each: linter, tests, package, conformance as guest and as host, calls from and to the
+Rust side. A check whose tools are missing is skipped and says how to get them; with CI=true it fails.
+
+Examples:
+  cargo xtask languages                every language
+  cargo xtask languages python go      two of them";
+
+/// Exit status of a check that lacks a tool.
+const MISSING: i32 = 77;
+/// How many lines of what a check printed are in the error, or searched for what is missing.
+const LAST_LINES: usize = 60;
+const CLI: &str = "pipeplug";
+/// Samples in Rust that the checks call, and are called by. They are in the folder of `pipeplug`.
+const SAMPLES: [&str; 3] = ["echo", "sample1", "greeter"];
+
+/// A library with a check.
+#[derive(Debug, PartialEq, Eq)]
+struct Language {
+    name: String,
+    check: PathBuf,
+}
+
+/// The step of `cargo xtask ci`: every language.
+pub(crate) fn check(project: &Project) -> anyhow::Result<StepOutcome> {
+    run(project, &LanguagesArgs { names: Vec::new() })
+}
+
+pub(crate) fn run(project: &Project, args: &LanguagesArgs) -> anyhow::Result<StepOutcome> {
+    let languages = select(find(&project.root.join("sdk"))?, &args.names)?;
+    let pipeplug = build(project)?;
+
+    let (mut passed, mut failures, mut skipped_parts) = (0_u32, Vec::new(), Vec::new());
+    for Language { name, check } in &languages {
+        let mut command = Command::new(check);
+        command.current_dir(&project.root).env("PIPEPLUG", &pipeplug);
+        println!("\n{name}: $ {}", display(&command));
+        let started = Instant::now();
+        let result = run_check(&mut command).and_then(|(status, last)| judge(status, &last));
+        let took = started.elapsed().as_secs_f64();
+        match result {
+            Ok(Presence::Here) => {
+                passed += 1;
+                println!("{name}: ok in {took:.1} s");
+            }
+            Ok(Presence::Missing(line)) => {
+                println!("{name}: skipped: {line}");
+                skipped_parts.push(format!("{name}: {line}"));
+            }
+            Err(error) => {
+                println!("{name}: FAILED in {took:.1} s");
+                failures.push((name.as_str(), error));
+            }
+        }
+    }
+    println!(
+        "\nlanguages: {passed} passed, {} failed, {} skipped",
+        failures.len(),
+        skipped_parts.len()
+    );
+    if !failures.is_empty() {
+        let names: Vec<&str> = failures.iter().map(|(name, _)| *name).collect();
+        let reports: String =
+            failures.iter().map(|(name, error)| format!("\n--- {name}: {error:#}")).collect();
+        bail!("languages that failed: {}{reports}", names.join(", "));
+    }
+    Ok(StepOutcome::Done { skipped_parts })
+}
+
+/// The languages in the order of their names.
+///
+/// # Errors
+/// The folder cannot be read, or has no language with a check.
+fn find(root: &Path) -> anyhow::Result<Vec<Language>> {
+    let cannot = || format!("cannot list {}", root.display());
+    let mut languages = Vec::new();
+    for entry in fs::read_dir(root).with_context(cannot)? {
+        let entry = entry.with_context(cannot)?;
+        let check = entry.path().join("check.sh");
+        if check.is_file() {
+            languages
+                .push(Language { name: entry.file_name().to_string_lossy().into_owned(), check });
+        }
+    }
+    if languages.is_empty() {
+        bail!("no folder in {} has a check.sh", root.display());
+    }
+    languages.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(languages)
+}
+
+fn select(mut languages: Vec<Language>, names: &[String]) -> anyhow::Result<Vec<Language>> {
+    if let Some(unknown) =
+        names.iter().find(|name| !languages.iter().any(|language| language.name == **name))
+    {
+        let known: Vec<&str> = languages.iter().map(|language| language.name.as_str()).collect();
+        bail!("there is no language {unknown}, only {}", known.join(", "));
+    }
+    languages.retain(|language| names.is_empty() || names.contains(&language.name));
+    Ok(languages)
+}
+
+/// Builds the CLI and the samples, and says where the CLI is.
+fn build(project: &Project) -> anyhow::Result<PathBuf> {
+    let mut command = cargo_in(project);
+    command.args(["build", "--message-format=json-render-diagnostics", "-p", CLI]);
+    for sample in SAMPLES {
+        command.args(["-p", sample]);
+    }
+    println!("$ {}", display(&command));
+    let built = executables(&stdout_of(&mut command)?)?;
+    let cli = built.into_iter().find(|program| program.name == CLI);
+    Ok(cli.with_context(|| format!("cargo built no program {CLI}"))?.path)
+}
+
+/// Runs a check with its output passed on as it comes, and gives the last lines of that.
+fn run_check(command: &mut Command) -> anyhow::Result<(ExitStatus, Vec<String>)> {
+    let line = display(command);
+    let mut attempt = || -> io::Result<_> {
+        let (output, input) = io::pipe()?;
+        command.stdout(input.try_clone()?).stderr(input);
+        let child = command.spawn();
+        // What the command holds of the pipe would keep it open for ever.
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut child = child?;
+
+        let mut last = VecDeque::new();
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line)? > 0 {
+            io::stdout().write_all(&line)?;
+            if last.len() == LAST_LINES {
+                last.pop_front();
+            }
+            last.push_back(String::from_utf8_lossy(line.trim_ascii_end()).into_owned());
+            line.clear();
+        }
+        Ok((child.wait()?, Vec::from(last)))
+    };
+    attempt().with_context(|| format!("cannot run `{line}`"))
+}
+
+/// Tells how a check ended.
+///
+/// # Errors
+/// It failed, or lacks a tool and `CI=true`.
+fn judge(status: ExitStatus, last: &[String]) -> anyhow::Result<Presence> {
+    match status.code() {
+        Some(0) => Ok(Presence::Here),
+        Some(MISSING) => {
+            let line = last.iter().rev().find(|line| !line.is_empty());
+            tools::missing(
+                line.map_or("a tool, and the check does not say which", String::as_str).to_owned(),
+            )
+        }
+        _ => bail!("its check ended with {status}\n{}", last.join("\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(script: &str) -> (ExitStatus, Vec<String>) {
+        run_check(Command::new("sh").args(["-c", script])).unwrap()
+    }
+
+    #[test]
+    fn a_check_that_fails_is_an_error_with_what_it_printed_last() {
+        let (status, last) =
+            ended("for i in $(seq 200); do echo $i; done; echo vectors >&2; exit 1");
+        let error = judge(status, &last).unwrap_err().to_string();
+        assert!(error.contains("exit status: 1") && error.ends_with("\n200\nvectors"), "{error}");
+        assert_eq!(last.len(), LAST_LINES);
+    }
+
+    #[test]
+    fn a_check_without_its_tools_says_what_is_missing() {
+        let (status, last) =
+            ended("echo trying; echo 'missing: go (apt-get install golang-go)'; echo; exit 77");
+        match judge(status, &last) {
+            Ok(Presence::Missing(line)) => {
+                assert_eq!(line, "missing: go (apt-get install golang-go)")
+            }
+            // With CI=true.
+            other => assert!(other.unwrap_err().to_string().starts_with("missing: go")),
+        }
+    }
+
+    #[test]
+    fn languages_are_folders_with_a_check() {
+        let dir = std::env::temp_dir().join(format!("pipeplug-languages-{}", std::process::id()));
+        for name in ["go", "c", "empty"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        for name in ["go", "c"] {
+            fs::write(dir.join(name).join("check.sh"), "").unwrap();
+        }
+        let found = find(&dir).unwrap();
+        let names: Vec<&str> = found.iter().map(|language| language.name.as_str()).collect();
+        assert_eq!(names, ["c", "go"]);
+        assert_eq!(select(find(&dir).unwrap(), &["go".to_owned()]).unwrap()[0].name, "go");
+        let unknown = select(found, &["java".to_owned()]).unwrap_err().to_string();
+        assert!(unknown.contains("no language java, only c, go"), "{unknown}");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
