@@ -1,0 +1,3 @@
+export * from "./errors.js";
+export { Decoder } from "./decoder.js";
+export { Encoder } from "./encoder.js";
