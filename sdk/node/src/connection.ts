@@ -1,0 +1,961 @@
+/** Connection of either side: calls in flight, requests that are handled, flow, and the end. */
+
+import { type Context, NO_CONTEXT, parseContext, runInScope } from "./context.js";
+import {
+  DEFAULT_LIMITS,
+  Decoder,
+  type Format,
+  type Limits,
+  ONE_WAY,
+  REQUEST,
+  RESPONSE,
+  type Sink,
+  type Skipped,
+  type ThreadId,
+} from "./decoder.js";
+import { Encoder, type Payload } from "./encoder.js";
+import { CallError, failureCode, failureOf, messageOf, ProtocolError, StreamError } from "./errors.js";
+import { DEFAULT_STREAM_WINDOW, DEFAULT_WINDOW, NOTHING, type Offer, parseNumber } from "./negotiation.js";
+import { type Handler, type HandlerResult, type Progress, Request, type RequestOwner } from "./request.js";
+import type { PartSender, Parts } from "./stream.js";
+import { type Ends, type Input, Transport } from "./transport.js";
+
+/** Limits and times of a connection. */
+export interface Options {
+  /** Largest cmd and buffer that this side takes, in bytes. Default: 64 KiB and 256 MiB. */
+  limits?: Partial<Limits>;
+  /** Requests and one-ways that this side holds until they are handled, in bytes. Default: 4 MiB. */
+  window?: number;
+  /** Parts of one stream that this side holds until they are taken, in bytes. Default: 1 MiB. */
+  streamWindow?: number;
+  /** Streams that the other side may have open. Default: 1,024. */
+  streams?: number;
+  /** Handlers that run at once. Default: 1,024. */
+  handlers?: number;
+  /** Bytes that wait to be written, from which on calls and one-ways wait. Default: 4 MiB. */
+  outgoing?: number;
+  /** Bytes of responses that the other side does not read, from which on the connection ends. Default: 64 MiB. */
+  unread?: number;
+  /**
+   * Microseconds to look for an answer, or for the next request, before the event loop sleeps. Adapts to what
+   * comes. 0 disables it. Default: 50.
+   */
+  spin?: number;
+  /**
+   * Commands that are handled one at a time, in the order in which they were sent: all of them (`true`), or
+   * lists of commands, each list by itself.
+   */
+  inOrder?: true | readonly (readonly string[])[];
+}
+
+/** Reason that a connection has ended. */
+export interface CloseReason {
+  kind: "endOfFile" | "broken" | "readerGone" | "unread" | "system" | "closed";
+  message: string;
+}
+
+/** What differs between a guest's and a host's connection. */
+export interface Side {
+  /** Answers a request; undefined if there are no commands. */
+  handler: Handler;
+  /** Names of the commands, for the error of an unknown one. */
+  commands: readonly string[];
+  /** Answers a command of the protocol: `GetMetadata`, `GetServices`. Returns false if it is none. */
+  protocol(threadId: ThreadId, command: string, buffer: Buffer): boolean;
+  /** Takes a one-way of the protocol that is not a connection's own matter: `cmd.stop`, `cmd.log_level`. */
+  notice(command: string, buffer: Buffer): void;
+  /** The connection has ended. */
+  closed(reason: CloseReason): void;
+  /** Logs what the other side has done wrong, for people. */
+  warn(message: string): void;
+}
+
+/** Part of a call that few calls have. */
+export interface CallExtra {
+  /** Parts of the reply. */
+  parts?: Parts;
+  sender?: PartSender;
+  onProgress?: (progress: Progress) => void;
+  /** Ends timer and listeners. */
+  done?: () => void;
+}
+
+export interface OpenCall {
+  command: string;
+  resolve: (reply: Buffer) => void;
+  reject: (error: unknown) => void;
+  extra: CallExtra | undefined;
+}
+
+interface Waiting {
+  threadId: ThreadId;
+  isOneWay: boolean;
+  command: string;
+  buffer: Buffer;
+  context: Context;
+  weight: number;
+  /** Time of `performance.now()` at which it came; only with a deadline. */
+  request: Request | undefined;
+}
+
+/** Weight of a chunk without cmd and buffer. */
+const WEIGHT = 64;
+/** Longest `cmd.failure`, and longest message of the other side that is kept. */
+const FAILURE_LIMIT = 65536;
+/** Bytes held for a peer without `flow`, in windows, while calls are open. */
+const OVERRUN = 16;
+
+export class Connection implements Sink, Input, RequestOwner {
+  readonly streamWindow: number;
+  readonly window: number;
+  readonly side: Side;
+  peer: Offer = NOTHING;
+  /** Calls and streams wait no longer for an answer. */
+  reason: CloseReason | undefined;
+  /** Requests and one-ways wait until this is true. `GetMetadata` and `cmd.*` do not. */
+  private isReady: boolean;
+  private readonly transport: Transport;
+  private readonly decoder: Decoder;
+  private readonly encoder: Encoder;
+  private readonly options: Required<Omit<Options, "limits" | "inOrder">>;
+  private readonly limits: Limits;
+  private isFlushing = false;
+  private readonly doFlush = (): void => this.flush();
+
+  // Calls of this side.
+  private readonly calls = new Map<ThreadId, OpenCall>();
+  private readonly oneWayStreams = new Map<ThreadId, PartSender>();
+  private nextId = 1;
+  private sent = 0;
+  private credited = 0;
+  /** Calls and one-ways that wait for credit or room. */
+  private room: (() => void)[] = [];
+  /** Parts of streams that wait for room to write. */
+  private partRoom: (() => void)[] = [];
+
+  // Requests of the other side.
+  private readonly requests = new Map<ThreadId, Request>();
+  private queue: Waiting[] = [];
+  private held = 0;
+  private running = 0;
+  private openStreams = 0;
+  private taken = 0;
+  private creditSent = 0;
+  private context: { threadId: ThreadId; context: Context } | undefined;
+  private readonly sequences = new Map<string, Sequence>();
+  private readonly allInOrder: Sequence | undefined;
+  private idle: (() => void)[] = [];
+  private written: (() => void)[] = [];
+  private isHeldBack = false;
+  private isFormatOpen: boolean;
+  private readonly isHost: boolean;
+  private isNegotiated = false;
+
+  constructor(ends: Ends, format: Format | undefined, side: Side, options: Options, isReady: boolean) {
+    this.side = side;
+    this.isReady = isReady;
+    this.limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.window = Math.max(1, options.window ?? DEFAULT_WINDOW);
+    this.streamWindow = Math.max(1, options.streamWindow ?? DEFAULT_STREAM_WINDOW);
+    this.options = {
+      window: this.window,
+      streamWindow: this.streamWindow,
+      streams: options.streams ?? 1024,
+      handlers: Math.max(1, options.handlers ?? 1024),
+      outgoing: options.outgoing ?? 4 * 1024 * 1024,
+      unread: options.unread ?? 64 * 1024 * 1024,
+      spin: options.spin ?? 50,
+    };
+    if (options.inOrder === true) {
+      this.allInOrder = new Sequence();
+    } else {
+      for (const commands of options.inOrder ?? []) {
+        const sequence = new Sequence();
+        for (const command of commands) this.sequences.set(command, sequence);
+      }
+    }
+    this.isFormatOpen = format === undefined;
+    this.isHost = isReady;
+    this.decoder = new Decoder(format, this.limits, this);
+    this.transport = new Transport(ends, this, this.options.spin);
+    this.encoder = new Encoder(format ?? "standard", this.transport);
+    this.transport.atomic = format === "classic";
+  }
+
+  get commands(): readonly string[] {
+    return this.side.commands;
+  }
+
+  /** Until a host has its guest's answer, one part. */
+  get peerStreamWindow(): number {
+    return this.isNegotiated ? this.peer.streamWindow : 1;
+  }
+
+  get format(): Format {
+    return this.encoder.format;
+  }
+
+  get hasOpenCalls(): boolean {
+    return this.calls.size > 0;
+  }
+
+  /** Takes what the other side has named. */
+  negotiate(offer: Offer): void {
+    this.peer = offer;
+    this.isNegotiated = true;
+    for (const request of this.requests.values()) request.sender?.widen(offer.streamWindow);
+    for (const call of this.calls.values()) call.extra?.sender?.widen(offer.streamWindow);
+    this.credit();
+    this.pump();
+  }
+
+  has(feature: string): boolean {
+    return this.peer.features.has(feature);
+  }
+
+  // Calls of this side.
+
+  /** True if a call may be sent at once. */
+  canSend(): boolean {
+    if (this.room.length > 0 || this.isFull()) return false;
+    return !this.peer.features.has("flow") || this.sent - this.credited < this.peer.window;
+  }
+
+  /** Sends a request at once, and returns its number. */
+  sendRequest(command: string, payload: Payload, call: OpenCall): number {
+    const id = this.nextId++;
+    this.calls.set(id, call);
+    this.sent += WEIGHT + this.encoder.add(id, REQUEST, command, payload);
+    this.schedule();
+    return id;
+  }
+
+  /** Sends a ping, which has no weight. */
+  sendPing(call: OpenCall): number {
+    const id = this.nextId++;
+    this.calls.set(id, call);
+    this.send(id, REQUEST, call.command, undefined);
+    return id;
+  }
+
+  /** Sends the context of the request or one-way that follows, with the number that this one will have. */
+  sendContext(text: string): void {
+    this.encoder.add(this.nextId, ONE_WAY, "cmd.context", text);
+  }
+
+  /** Sends a one-way at once: with a number if it has a context or a stream. Returns that. */
+  sendOneWay(command: string, payload: Payload, isNumbered: boolean): number {
+    const id = isNumbered ? this.nextId++ : 0;
+    this.sent += WEIGHT + this.encoder.add(id, ONE_WAY, command, payload);
+    this.schedule();
+    return id;
+  }
+
+  /** Calls back when a call may be sent: in the order of the calls. Returns a function that takes it back. */
+  whenSendable(call: () => void): () => void {
+    this.room.push(call);
+    return () => {
+      const index = this.room.indexOf(call);
+      if (index >= 0) this.room.splice(index, 1);
+    };
+  }
+
+  /** Takes a call out that was given up; its response is ignored. */
+  giveUp(id: ThreadId): void {
+    const call = this.calls.get(id);
+    if (call === undefined) return;
+    this.calls.delete(id);
+    call.extra?.done?.();
+    if (this.has("cancel")) this.send(id, ONE_WAY, "cmd.cancel", undefined);
+    this.release();
+  }
+
+  openOneWayStream(id: ThreadId, sender: PartSender): void {
+    this.oneWayStreams.set(id, sender);
+  }
+
+  closeOneWayStream(id: ThreadId): void {
+    this.oneWayStreams.delete(id);
+  }
+
+  // RequestOwner, and all other chunks.
+
+  send(threadId: ThreadId, direction: number, command: string, payload: Payload): void {
+    if (!this.isWritable) return;
+    this.encoder.add(threadId, direction, command, payload);
+    this.schedule();
+  }
+
+  isFull(): boolean {
+    return this.transport.waiting + this.encoder.pending > this.options.outgoing;
+  }
+
+  whenRoom(call: () => void): void {
+    if (this.reason === undefined) this.partRoom.push(call);
+  }
+
+  /** True while answers can be written: a peer that sends no more may still read, as the end of a pipeline. */
+  private get isWritable(): boolean {
+    return this.reason === undefined || this.reason.kind === "endOfFile";
+  }
+
+  /** Answers a request with its result. */
+  answer(threadId: ThreadId, command: string, payload: Payload): void {
+    this.send(threadId, RESPONSE, command, payload);
+    this.checkUnread();
+  }
+
+  /** Answers a request with an error. */
+  fail(threadId: ThreadId, code: string, message: string, data?: unknown): void {
+    if (code === "" || !this.has("failure")) {
+      this.answer(threadId, "cmd.error", cut(message, FAILURE_LIMIT));
+      return;
+    }
+    let text = failureText(code, message, data);
+    if (Buffer.byteLength(text) > FAILURE_LIMIT) text = failureText(code, message, undefined);
+    for (let length = FAILURE_LIMIT; Buffer.byteLength(text) > FAILURE_LIMIT; length = length >> 1) {
+      text = failureText(code, cut(message, length >> 1), undefined);
+    }
+    this.answer(threadId, "cmd.failure", text);
+  }
+
+  /** Lets requests and one-ways be handled. */
+  ready(): void {
+    if (this.isReady) return;
+    this.isReady = true;
+    this.work();
+  }
+
+  /** Resolves once no request is handled or waits. */
+  whenIdle(): Promise<void> {
+    if (this.isIdle()) return Promise.resolve();
+    return new Promise((resolve) => this.idle.push(resolve));
+  }
+
+  /** Resolves once everything is written, or cannot be. */
+  whenWritten(): Promise<void> {
+    this.flush();
+    if (this.transport.waiting === 0) return Promise.resolve();
+    return new Promise((resolve) => this.written.push(resolve));
+  }
+
+  /** Ends the connection. What was sent is still written. */
+  close(reason: CloseReason): void {
+    if (this.reason !== undefined) return;
+    this.flush();
+    this.reason = reason;
+    const calls = [...this.calls.values()];
+    this.calls.clear();
+    for (const call of calls) {
+      call.extra?.done?.();
+      const text = `no reply to ${JSON.stringify(call.command)}: ${reason.message}`;
+      this.endCall(call, new CallError("closed", call.command, text));
+    }
+    for (const sender of this.oneWayStreams.values()) sender.fail(new StreamError("closed", reason.message));
+    this.oneWayStreams.clear();
+    for (const request of this.requests.values()) request.giveUp(new StreamError("closed", reason.message));
+    const rooms = [...this.room, ...this.partRoom];
+    this.room = [];
+    this.partRoom = [];
+    for (const call of rooms) call();
+    if (!this.isWritable) this.queue = [];
+    if (this.isIdle()) this.wakeIdle();
+    this.side.closed(reason);
+  }
+
+  /** Closes the descriptors, once what was sent is written. */
+  destroy(): void {
+    this.transport.close();
+    this.wakeWritten();
+  }
+
+  unref(): void {
+    this.transport.unref();
+  }
+
+  // Input: what the transport reads.
+
+  read(bytes: Buffer, count: number): void {
+    try {
+      this.decoder.push(bytes, count);
+      this.afterRead();
+    } catch (error) {
+      this.broken(error);
+    }
+  }
+
+  place(): Buffer | undefined {
+    return this.decoder.place();
+  }
+
+  readInPlace(count: number): void {
+    try {
+      this.decoder.filledInPlace(count);
+      this.afterRead();
+    } catch (error) {
+      this.broken(error);
+    }
+  }
+
+  ended(error: Error | undefined): void {
+    if (this.reason !== undefined) return;
+    if (error !== undefined) {
+      this.close({ kind: "system", message: `the pipe cannot be read: ${error.message}` });
+      return;
+    }
+    try {
+      this.decoder.end();
+      this.close({ kind: "endOfFile", message: "the other side closed the pipe" });
+    } catch (broken) {
+      this.broken(broken);
+    }
+  }
+
+  drained(): void {
+    this.flush();
+    if (this.transport.waiting > 0) return;
+    this.wakeWritten();
+    this.pump();
+  }
+
+  writeFailed(error: Error): void {
+    this.wakeWritten();
+    const isGone = ["EPIPE", "ECONNRESET"].includes((error as NodeJS.ErrnoException).code ?? "");
+    if (isGone) this.close({ kind: "readerGone", message: "the other side does not read any more" });
+    else this.close({ kind: "system", message: `the pipe cannot be written: ${error.message}` });
+  }
+
+  // Sink: what the decoder finds.
+
+  chunk(threadId: ThreadId, direction: number, command: string, buffer: Buffer): void {
+    if (this.reason !== undefined) return;
+    if (this.isFormatOpen) this.showFormat();
+    let context = NO_CONTEXT;
+    if (this.context !== undefined) {
+      if (this.context.threadId === threadId && direction !== RESPONSE) context = this.context.context;
+      this.context = undefined;
+    }
+    if (direction === RESPONSE) this.response(threadId, command, buffer);
+    else if (isReserved(command)) this.reserved(threadId, direction, command, buffer);
+    else this.request(threadId, direction === ONE_WAY, command, buffer, context);
+  }
+
+  skipped(chunk: Skipped): void {
+    this.context = undefined;
+    if (this.reason !== undefined || chunk.reason === "unknown-direction") return;
+    if (this.isFormatOpen) this.showFormat();
+    const { threadId, direction } = chunk;
+    const isCommand = chunk.reason === "command-too-long";
+    const [what, length] = isCommand ? ["command", chunk.commandLength] : ["buffer", chunk.bufferLength];
+    const text = `the ${what} is ${length} bytes long, the limit is ${chunk.limit}`;
+    if (direction !== RESPONSE && !chunk.reserved) {
+      this.took(WEIGHT + Number(chunk.commandLength) + Number(chunk.bufferLength));
+    }
+    if (direction === REQUEST) {
+      this.fail(threadId, failureCode.tooLarge, text);
+    } else if (chunk.command === "cmd.part") {
+      const parts = direction === ONE_WAY ? this.requests.get(threadId)?.openParts : this.calls.get(threadId)?.extra?.parts;
+      parts?.end(new StreamError("tooLarge", text));
+    } else if (direction === RESPONSE) {
+      const call = this.calls.get(threadId);
+      const isFinal = !chunk.reserved || chunk.command === "cmd.error" || chunk.command === "cmd.failure" || isCommand;
+      if (call === undefined || !isFinal) return;
+      this.settle(threadId, call, new CallError("tooLarge", call.command, `the reply to ${JSON.stringify(call.command)} was skipped: ${text}`));
+    } else {
+      this.side.warn(`a one-way was skipped: ${text}`);
+    }
+  }
+
+  // Responses.
+
+  private response(threadId: ThreadId, command: string, buffer: Buffer): void {
+    const call = this.calls.get(threadId);
+    if (command.startsWith("cmd.")) {
+      this.reservedResponse(threadId, call, command, buffer);
+      return;
+    }
+    if (call === undefined) return;
+    this.calls.delete(threadId);
+    if (call.extra !== undefined) this.finish(call.extra);
+    call.resolve(buffer);
+    if (this.isHeldBack) this.release();
+  }
+
+  private reservedResponse(threadId: ThreadId, call: OpenCall | undefined, command: string, buffer: Buffer): void {
+    const sender = call?.extra?.sender ?? this.oneWayStreams.get(threadId);
+    switch (command) {
+      case "cmd.part":
+        call?.extra?.parts?.push(buffer);
+        return;
+      case "cmd.part.credit":
+        if (sender !== undefined) this.creditOf(buffer, (total) => sender.credit(total));
+        return;
+      case "cmd.enough":
+        sender?.fail(new StreamError("enough", cut(buffer.toString("utf8"), FAILURE_LIMIT)));
+        this.oneWayStreams.delete(threadId);
+        return;
+      case "cmd.progress":
+        if (call?.extra?.onProgress !== undefined) this.progress(call.extra.onProgress, buffer);
+        return;
+      case "cmd.end":
+        return;
+    }
+    if (call === undefined) return;
+    if (command === "cmd.error") {
+      const message = cut(buffer.toString("utf8"), FAILURE_LIMIT);
+      this.settle(threadId, call, new CallError("remote", call.command, message));
+    } else if (command === "cmd.failure") {
+      const { code, message, data } = parseFailure(buffer);
+      this.settle(threadId, call, new CallError("remote", call.command, message, { code, data }));
+    } else {
+      // The answer to a ping, or a response with another cmd: it is found by its number.
+      this.calls.delete(threadId);
+      if (call.extra !== undefined) this.finish(call.extra);
+      call.resolve(buffer);
+    }
+  }
+
+  private settle(threadId: ThreadId, call: OpenCall, error: CallError): void {
+    this.calls.delete(threadId);
+    call.extra?.done?.();
+    this.endCall(call, error);
+    this.release();
+  }
+
+  private endCall(call: OpenCall, error: CallError): void {
+    call.extra?.parts?.end(error);
+    call.extra?.sender?.fail(new StreamError(error.kind === "closed" ? "closed" : "enough", error.message));
+    call.reject(error);
+  }
+
+  private finish(extra: CallExtra): void {
+    extra.done?.();
+    extra.parts?.end();
+    extra.sender?.fail(new StreamError("enough", "the request has been answered"));
+  }
+
+  private progress(report: (progress: Progress) => void, buffer: Buffer): void {
+    const progress = parseProgress(buffer);
+    if (progress === undefined) this.side.warn("a report of progress is ignored: it is none");
+    else report(progress);
+  }
+
+  private creditOf(buffer: Buffer, take: (total: number) => void): void {
+    const total = buffer.length <= 20 ? parseNumber(buffer.toString("latin1")) : undefined;
+    if (total === undefined) this.side.warn("a credit is ignored: it is no number");
+    else take(total);
+  }
+
+  // Commands of the protocol.
+
+  private reserved(threadId: ThreadId, direction: number, command: string, buffer: Buffer): void {
+    if (direction === REQUEST) {
+      if (command === "cmd.ping") this.answer(threadId, command, undefined);
+      else if (!command.startsWith("cmd.")) this.getServicesOrMetadata(threadId, command, buffer);
+      else this.fail(threadId, failureCode.unknownCommand, `${JSON.stringify(command)} is no request of the protocol`);
+      return;
+    }
+    const request = this.requests.get(threadId);
+    switch (command) {
+      case "cmd.context":
+        this.takeContext(threadId, buffer);
+        return;
+      case "cmd.cancel":
+        this.cancelled(threadId, request);
+        return;
+      case "cmd.credit":
+        this.creditOf(buffer, (total) => {
+          if (total > this.sent || total < this.credited) this.side.warn(`a credit of ${total} is ignored`);
+          else this.credited = total;
+        });
+        this.pump();
+        return;
+      case "cmd.part":
+        request?.openParts?.push(buffer);
+        return;
+      case "cmd.end": {
+        const reason = cut(buffer.toString("utf8"), FAILURE_LIMIT);
+        request?.openParts?.end(reason === "" ? undefined : new StreamError("aborted", reason));
+        return;
+      }
+      case "cmd.enough":
+        request?.sender?.fail(new StreamError("enough", cut(buffer.toString("utf8"), FAILURE_LIMIT)));
+        return;
+      case "cmd.part.credit":
+        if (request?.sender !== undefined) this.creditOf(buffer, (total) => request.sender?.credit(total));
+        return;
+      default:
+        this.side.notice(command, buffer);
+    }
+  }
+
+  private getServicesOrMetadata(threadId: ThreadId, command: string, buffer: Buffer): void {
+    const weight = WEIGHT + command.length + buffer.length;
+    this.took(weight);
+    if (!this.side.protocol(threadId, command, buffer)) {
+      this.fail(threadId, failureCode.unknownCommand, `unknown command ${JSON.stringify(command)}`);
+    }
+  }
+
+  private takeContext(threadId: ThreadId, buffer: Buffer): void {
+    // A host takes what it has named from its request on.
+    const isAgreed = this.has("context") || (!this.isNegotiated && this.isHost);
+    const context = isAgreed ? parseContext(buffer) : undefined;
+    if (context === undefined) this.side.warn("a context is ignored: it was not agreed on, or has other values");
+    else this.context = { threadId, context };
+  }
+
+  private cancelled(threadId: ThreadId, request: Request | undefined): void {
+    request?.giveUp(new StreamError("cancelled", "the caller has given the request up"));
+    const index = this.queue.findIndex((waiting) => waiting.threadId === threadId && !waiting.isOneWay);
+    if (index < 0) return;
+    const [waiting] = this.queue.splice(index, 1);
+    if (waiting === undefined) return;
+    this.held -= waiting.weight;
+    this.took(waiting.weight);
+    if (waiting.request !== undefined) this.forget(waiting.request);
+    this.fail(threadId, failureCode.cancelled, "the caller has given the request up");
+  }
+
+  // Requests and one-ways.
+
+  private request(threadId: ThreadId, isOneWay: boolean, command: string, buffer: Buffer, context: Context): void {
+    const weight = WEIGHT + commandLength(command) + buffer.length;
+    let request: Request | undefined;
+    if (context !== NO_CONTEXT) {
+      if (context.sends || context.receives) {
+        if (this.openStreams >= this.options.streams) {
+          this.took(weight);
+          this.refuseStream(threadId, isOneWay);
+          return;
+        }
+        this.openStreams++;
+      }
+      // Its time runs, and its parts come, while it waits.
+      request = new Request(this, threadId, isOneWay, command, buffer, context);
+      if (context.sends || context.receives) this.requests.set(threadId, request);
+    }
+    const sequence = this.allInOrder ?? (this.sequences.size > 0 ? this.sequences.get(command) : undefined);
+    const mayRun = this.isReady && this.queue.length === 0 && this.running < this.options.handlers;
+    if (mayRun && (sequence === undefined || !sequence.isBusy)) {
+      this.took(weight);
+      this.handle(request ?? new Request(this, threadId, isOneWay, command, buffer, NO_CONTEXT), sequence);
+      return;
+    }
+    this.held += weight;
+    this.queue.push({ threadId, isOneWay, command, buffer, context, weight, request });
+    // One chunk may exceed the window.
+    if (this.held - weight >= this.window) this.holdBack();
+  }
+
+  private refuseStream(threadId: ThreadId, isOneWay: boolean): void {
+    const text = `${this.options.streams} streams are open, which is the limit`;
+    if (isOneWay) this.send(threadId, RESPONSE, "cmd.enough", text);
+    else this.fail(threadId, failureCode.overloaded, text);
+  }
+
+  /** Handles what waits, as far as it may be. */
+  private work(): void {
+    if (!this.isReady) return;
+    for (let i = 0; i < this.queue.length && this.running < this.options.handlers; ) {
+      const waiting = this.queue[i] as Waiting;
+      const sequence = this.allInOrder ?? this.sequences.get(waiting.command);
+      if (sequence?.isBusy) {
+        if (this.allInOrder !== undefined) break;
+        i++;
+        continue;
+      }
+      if (i === 0) this.queue.shift();
+      else this.queue.splice(i, 1);
+      this.held -= waiting.weight;
+      this.took(waiting.weight);
+      const { threadId, isOneWay, command, buffer } = waiting;
+      this.handle(waiting.request ?? new Request(this, threadId, isOneWay, command, buffer, NO_CONTEXT), sequence);
+    }
+    if (this.isHeldBack) this.release();
+  }
+
+  private handle(request: Request, sequence: Sequence | undefined): void {
+    if (request.isLate) {
+      if (!request.isOneWay) this.fail(request.id, failureCode.deadline, "the deadline of the request has passed");
+      this.forget(request);
+      return;
+    }
+    let result: ReturnType<Handler>;
+    try {
+      const scope = request.scope;
+      result = scope === undefined ? this.side.handler(request) : runInScope(scope, () => this.side.handler(request));
+    } catch (error) {
+      this.failed(request, error);
+      return;
+    }
+    if (!isPromise(result) && !isIterable(result)) {
+      this.completed(request, result as Payload);
+      return;
+    }
+    if (sequence !== undefined) sequence.isBusy = true;
+    this.running++;
+    if (!request.isOneWay) this.requests.set(request.id, request);
+    const settled = isPromise(result) ? result : sendParts(request, result);
+    settled.then(
+      (value) => {
+        if (isIterable(value)) {
+          sendParts(request, value).then(
+            (last) => this.finished(request, sequence, last),
+            (error) => this.finishedBadly(request, sequence, error),
+          );
+        } else {
+          this.finished(request, sequence, value as Payload);
+        }
+      },
+      (error) => this.finishedBadly(request, sequence, error),
+    );
+  }
+
+  private finished(request: Request, sequence: Sequence | undefined, value: Payload): void {
+    this.completed(request, value);
+    this.left(sequence);
+  }
+
+  private finishedBadly(request: Request, sequence: Sequence | undefined, error: unknown): void {
+    this.failed(request, error);
+    this.left(sequence);
+  }
+
+  private left(sequence: Sequence | undefined): void {
+    this.running--;
+    if (sequence !== undefined) sequence.isBusy = false;
+    if (this.queue.length > 0) this.work();
+    if (this.idle.length > 0 && this.isIdle()) this.wakeIdle();
+  }
+
+  private completed(request: Request, value: Payload): void {
+    if (!isPayload(value)) {
+      const kind = `a ${typeof value}`;
+      this.failed(request, new TypeError(`the handler of ${JSON.stringify(request.command)} has returned ${kind}, not text or bytes`));
+      return;
+    }
+    request.beforeAnswer();
+    if (!request.isOneWay) this.answer(request.id, request.command, value);
+    this.forget(request);
+  }
+
+  private failed(request: Request, error: unknown): void {
+    const failure = failureOf(error);
+    const message = messageOf(error);
+    request.beforeAnswer();
+    if (!request.isOneWay) this.fail(request.id, failure?.code ?? "", message, failure?.data);
+    else this.side.warn(`the one-way ${JSON.stringify(request.command)} has failed: ${message}`);
+    this.forget(request);
+  }
+
+  private forget(request: Request): void {
+    if (this.requests.size > 0 && this.requests.delete(request.id) && request.hasStream) this.openStreams--;
+    request.answered();
+  }
+
+  // Flow.
+
+  private took(weight: number): void {
+    this.taken += weight;
+    if (this.taken - this.creditSent >= this.window / 2) this.credit();
+  }
+
+  private credit(): void {
+    if (!this.has("flow") || this.taken - this.creditSent < this.window / 2) return;
+    this.creditSent = this.taken;
+    this.send(0, ONE_WAY, "cmd.credit", String(this.taken));
+  }
+
+  /** Stops reading from a peer that sends more than is handled, unless it is needed for a reply. */
+  private holdBack(): void {
+    if (this.calls.size === 0 && this.openStreams === 0) {
+      this.isHeldBack = true;
+      this.transport.pause();
+      return;
+    }
+    this.isHeldBack = true;
+    if (this.held <= this.window * OVERRUN) return;
+    const last = this.queue.pop() as Waiting;
+    this.held -= last.weight;
+    this.took(last.weight);
+    if (last.request !== undefined) this.forget(last.request);
+    const text = `more than ${this.window * OVERRUN} bytes of requests and one-ways wait`;
+    if (last.isOneWay) this.side.warn(`the one-way ${JSON.stringify(last.command)} is dropped: ${text}`);
+    else this.fail(last.threadId, failureCode.overloaded, text);
+  }
+
+  /** Reads again, or stops to, as what is held and the open calls have changed. */
+  private release(): void {
+    if (!this.isHeldBack) return;
+    if (this.held <= this.window) {
+      this.isHeldBack = false;
+      this.transport.resume();
+    } else if (this.calls.size === 0 && this.openStreams === 0) {
+      this.transport.pause();
+    } else {
+      this.transport.resume();
+    }
+  }
+
+  private pump(): void {
+    while (this.partRoom.length > 0 && !this.isFull()) (this.partRoom.shift() as () => void)();
+    while (this.room.length > 0 && !this.isFull()) {
+      if (this.peer.features.has("flow") && this.sent - this.credited >= this.peer.window) return;
+      (this.room.shift() as () => void)();
+    }
+  }
+
+  // Writing.
+
+  private schedule(): void {
+    if (this.isFlushing) return;
+    this.isFlushing = true;
+    process.nextTick(this.doFlush);
+  }
+
+  private flush(): void {
+    this.isFlushing = false;
+    if (this.encoder.pending === 0) return;
+    this.encoder.flush();
+    if (this.transport.waiting === 0) this.transport.expect();
+    if (this.room.length > 0 || this.partRoom.length > 0) this.pump();
+  }
+
+  private afterRead(): void {
+    if (this.isFlushing) this.flush();
+  }
+
+  /** Takes the format of the first chunk, before anything is written. */
+  private showFormat(): void {
+    this.isFormatOpen = false;
+    const format = this.decoder.format ?? "standard";
+    this.encoder.format = format;
+    this.transport.atomic = format === "classic";
+  }
+
+  private checkUnread(): void {
+    if (this.transport.waiting <= this.options.unread) return;
+    const text = `the other side does not read: ${this.transport.waiting} bytes of answers wait for it, the limit is ${this.options.unread}`;
+    this.close({ kind: "unread", message: text });
+  }
+
+  private broken(error: unknown): void {
+    if (!(error instanceof ProtocolError)) throw error;
+    // What the other side is sent now it may not understand: nothing.
+    this.close({ kind: "broken", message: `the other side broke the protocol: ${error.message}` });
+  }
+
+  private isIdle(): boolean {
+    return this.running === 0 && this.queue.length === 0;
+  }
+
+  private wakeIdle(): void {
+    const idle = this.idle;
+    this.idle = [];
+    for (const resolve of idle) resolve();
+  }
+
+  private wakeWritten(): void {
+    const written = this.written;
+    this.written = [];
+    for (const resolve of written) resolve();
+  }
+}
+
+/** Commands that are handled one at a time. */
+class Sequence {
+  isBusy = false;
+}
+
+/** Returns true for a command that belongs to the protocol. */
+export function isReserved(command: string): boolean {
+  // Most commands differ in the first letter.
+  const first = command.charCodeAt(0);
+  if (first === 0x63) return command.startsWith("cmd.");
+  return first === 0x47 && (command === "GetMetadata" || command === "GetServices");
+}
+
+function commandLength(command: string): number {
+  for (let i = 0; i < command.length; i++) if (command.charCodeAt(i) >= 0x80) return Buffer.byteLength(command);
+  return command.length;
+}
+
+function isPromise(value: unknown): value is Promise<HandlerResult> {
+  return typeof value === "object" && value !== null && typeof (value as Promise<unknown>).then === "function";
+}
+
+function isIterable(value: unknown): value is AsyncIterable<Payload> {
+  return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
+}
+
+function isPayload(value: unknown): value is Payload {
+  return value == null || typeof value === "string" || value instanceof Uint8Array;
+}
+
+/** Sends what an async iterable gives as parts, and resolves to what it returns at last. */
+async function sendParts(request: Request, parts: AsyncIterable<Payload>): Promise<Payload> {
+  const iterator = parts[Symbol.asyncIterator]() as AsyncIterator<Payload, Payload | undefined>;
+  try {
+    for (;;) {
+      const { done, value } = await iterator.next();
+      if (done) return value;
+      await request.send(value);
+    }
+  } catch (error) {
+    await iterator.return?.();
+    // The caller has enough, and still gets its reply.
+    if (error instanceof StreamError && error.kind === "enough") return undefined;
+    throw error;
+  }
+}
+
+function failureText(code: string, message: string, data: unknown): string {
+  try {
+    return JSON.stringify({ code, message, data });
+  } catch {
+    return JSON.stringify({ code, message });
+  }
+}
+
+function parseFailure(buffer: Buffer): { code: string; message: string; data: unknown } {
+  const text = buffer.toString("utf8");
+  const none = { code: "", message: cut(text, FAILURE_LIMIT), data: undefined };
+  if (buffer.length > FAILURE_LIMIT) return none;
+  try {
+    const value = JSON.parse(text) as { code: unknown; message: unknown; data: unknown } | null;
+    if (typeof value?.code !== "string" || typeof value.message !== "string") return none;
+    return { code: value.code, message: value.message, data: value.data ?? undefined };
+  } catch {
+    return none;
+  }
+}
+
+function parseProgress(buffer: Buffer): Progress | undefined {
+  if (buffer.length > 4096) return undefined;
+  let value: Record<string, unknown>;
+  try {
+    value = JSON.parse(buffer.toString("utf8")) as Record<string, unknown>;
+  } catch {
+    return undefined;
+  }
+  const isWhole = (item: unknown): item is number => typeof item === "number" && item >= 0 && Math.trunc(item) === item;
+  if (typeof value !== "object" || value === null || !isWhole(value["done"])) return undefined;
+  const progress: Progress = { done: value["done"] };
+  if (value["total"] !== undefined) {
+    if (!isWhole(value["total"])) return undefined;
+    progress.total = value["total"];
+  }
+  if (value["message"] !== undefined) {
+    if (typeof value["message"] !== "string") return undefined;
+    progress.message = value["message"];
+  }
+  return progress;
+}
+
+/** Returns the beginning of a text, at most so many bytes. */
+function cut(text: string, length: number): string {
+  if (text.length * 3 <= length || Buffer.byteLength(text) <= length) return text;
+  const bytes = Buffer.from(text).subarray(0, length);
+  return bytes.toString("utf8").replace(/\ufffd+$/, "");
+}
