@@ -10,6 +10,7 @@ export {
   MethodError,
   PartSender,
   Parts,
+  Plugin,
   ProtocolError,
   Request,
   register,

@@ -23,3 +23,6 @@ export type {
 } from "./services.js";
 export { client, MethodError, service } from "./services.js";
 export { PartSender, Parts } from "./stream.js";
+export type { Grace, PluginOptions, Stopped } from "./plugin.js";
+export { Plugin } from "./plugin.js";
+export type { Exit, Output } from "./process.js";
