@@ -40,9 +40,7 @@ export interface StreamCall extends AsyncIterable<Buffer> {
   finish(): Promise<void>;
 }
 
-type Prepared =
-  | { kind: "plain" }
-  | { kind: "context"; text: string; until: number };
+type Prepared = { kind: "plain" } | { kind: "context"; text: string; until: number };
 
 /** Side of a connection that is called. */
 export abstract class Caller {
@@ -67,7 +65,8 @@ export abstract class Caller {
     }
     return new Promise((resolve, reject) => {
       const call: OpenCall = { command, resolve, reject, extra: undefined };
-      this.begin(call, payload, options ?? {}, "", undefined);
+      if (command === "cmd.ping") reject(reservedError(command));
+      else this.begin(call, payload, options ?? {}, "", undefined);
     });
   }
 
@@ -85,7 +84,11 @@ export abstract class Caller {
       return JSON.parse(textOf(command, reply)) as T;
     } catch (error) {
       if (error instanceof CallError) throw error;
-      throw new CallError("invalid", command, `the reply to ${JSON.stringify(command)} is no JSON: ${(error as Error).message}`);
+      throw new CallError(
+        "invalid",
+        command,
+        `the reply to ${JSON.stringify(command)} is no JSON: ${(error as Error).message}`,
+      );
     }
   }
 
@@ -116,7 +119,14 @@ export abstract class Caller {
         reject(error);
       };
       if (!connection.has("stream")) {
-        failed(new CallError("unsupported", command, "the other side takes no streams: it does not name the feature `stream`", { sent: false }));
+        failed(
+          new CallError(
+            "unsupported",
+            command,
+            "the other side takes no streams: it does not name the feature `stream`",
+            { sent: false },
+          ),
+        );
         return;
       }
       sender.hold();
@@ -190,16 +200,19 @@ export abstract class Caller {
   /** Checks what does not depend on the connection, and assembles the context. */
   private prepare(command: string, options: CallOptions, stream: string, isCall: boolean): Prepared {
     const { connection } = this;
-    if (isReserved(command) && command !== "cmd.ping") {
-      const text = `${JSON.stringify(command)} belongs to the protocol: use ping, stop or the metadata`;
-      throw new CallError("reserved", command, text, { sent: false });
+    // `ping` is the only call that this side makes of the protocol's.
+    const isPing = isCall && stream === "" && command === "cmd.ping";
+    if (isReserved(command) && !isPing) {
+      throw reservedError(command);
     }
     if (!isWritable(connection.format, command)) {
       const text = `the command ${JSON.stringify(command)} has a space or a NUL, which the classic format cannot write`;
       throw new CallError("invalid", command, text, { sent: false });
     }
     if (connection.reason !== undefined) {
-      throw new CallError("closed", command, `${JSON.stringify(command)} was not sent: ${connection.reason.message}`, { sent: false });
+      throw new CallError("closed", command, `${JSON.stringify(command)} was not sent: ${connection.reason.message}`, {
+        sent: false,
+      });
     }
     const scope: Scope | undefined = currentScope();
     let until = Number.POSITIVE_INFINITY;
@@ -207,9 +220,9 @@ export abstract class Caller {
     if (isCall && scope?.deadline !== undefined) until = Math.min(until, scope.deadline);
     const values = { ...scope?.values, ...options.context };
     const object: Record<string, unknown> = {};
-    if (stream !== "") object["stream"] = stream;
-    if (options.onProgress !== undefined && connection.has("progress")) object["progress"] = true;
-    if (Object.keys(values).length > 0) object["values"] = values;
+    if (stream !== "") object.stream = stream;
+    if (options.onProgress !== undefined && connection.has("progress")) object.progress = true;
+    if (Object.keys(values).length > 0) object.values = values;
     if (until === Number.POSITIVE_INFINITY && Object.keys(object).length === 0) return { kind: "plain" };
     return { kind: "context", text: JSON.stringify(object), until };
   }
@@ -232,7 +245,13 @@ export abstract class Caller {
   }
 
   /** Begins a call: sends it, or has it wait for room. */
-  private begin(call: OpenCall, payload: Payload, options: CallOptions, stream: string, sent: ((id: number) => void) | undefined): void {
+  private begin(
+    call: OpenCall,
+    payload: Payload,
+    options: CallOptions,
+    stream: string,
+    sent: ((id: number) => void) | undefined,
+  ): void {
     const { connection } = this;
     const { signal } = options;
     if (signal?.aborted) {
@@ -263,7 +282,9 @@ export abstract class Caller {
     const passed = (): void => {
       const wasSent = id !== undefined;
       const after = options.timeout === undefined ? "its deadline" : `${options.timeout} ms`;
-      const text = wasSent ? `no reply to ${JSON.stringify(call.command)} within ${after}` : `${JSON.stringify(call.command)} was not sent within ${after}`;
+      const text = wasSent
+        ? `no reply to ${JSON.stringify(call.command)} within ${after}`
+        : `${JSON.stringify(call.command)} was not sent within ${after}`;
       giveUp(new CallError("timedOut", call.command, text, { code: "timed_out", sent: wasSent }));
     };
     if (prepared.kind === "context" || signal !== undefined) {
@@ -278,7 +299,14 @@ export abstract class Caller {
     const send = (): void => {
       if (connection.reason !== undefined) {
         done();
-        call.reject(new CallError("closed", call.command, `${JSON.stringify(call.command)} was not sent: ${connection.reason.message}`, { sent: false }));
+        call.reject(
+          new CallError(
+            "closed",
+            call.command,
+            `${JSON.stringify(call.command)} was not sent: ${connection.reason.message}`,
+            { sent: false },
+          ),
+        );
         return;
       }
       try {
@@ -288,7 +316,8 @@ export abstract class Caller {
         call.reject(new CallError("invalid", call.command, (error as Error).message, { sent: false }));
         return;
       }
-      id = call.command === "cmd.ping" ? connection.sendPing(call) : connection.sendRequest(call.command, payload, call);
+      id =
+        call.command === "cmd.ping" ? connection.sendPing(call) : connection.sendRequest(call.command, payload, call);
       sent?.(id);
     };
     // A ping has no weight, and is never held back.
@@ -321,7 +350,11 @@ export abstract class Caller {
     const send = (): void => {
       signal?.removeEventListener("abort", aborted);
       if (connection.reason !== undefined) {
-        failed(new CallError("closed", command, `${JSON.stringify(command)} was not sent: ${connection.reason.message}`, { sent: false }));
+        failed(
+          new CallError("closed", command, `${JSON.stringify(command)} was not sent: ${connection.reason.message}`, {
+            sent: false,
+          }),
+        );
         return;
       }
       let isNumbered = false;
@@ -345,4 +378,9 @@ export abstract class Caller {
     signal?.addEventListener("abort", aborted, { once: true });
     withdraw = connection.whenSendable(send);
   }
+}
+
+function reservedError(command: string): CallError {
+  const text = `${JSON.stringify(command)} belongs to the protocol: use ping, stop or the metadata`;
+  return new CallError("reserved", command, text, { sent: false });
 }

@@ -454,13 +454,18 @@ export class Connection implements Sink, Input, RequestOwner {
     if (direction === REQUEST) {
       this.fail(threadId, failureCode.tooLarge, text);
     } else if (chunk.command === "cmd.part") {
-      const parts = direction === ONE_WAY ? this.requests.get(threadId)?.openParts : this.calls.get(threadId)?.extra?.parts;
+      const parts =
+        direction === ONE_WAY ? this.requests.get(threadId)?.openParts : this.calls.get(threadId)?.extra?.parts;
       parts?.end(new StreamError("tooLarge", text));
     } else if (direction === RESPONSE) {
       const call = this.calls.get(threadId);
       const isFinal = !chunk.reserved || chunk.command === "cmd.error" || chunk.command === "cmd.failure" || isCommand;
       if (call === undefined || !isFinal) return;
-      this.settle(threadId, call, new CallError("tooLarge", call.command, `the reply to ${JSON.stringify(call.command)} was skipped: ${text}`));
+      this.settle(
+        threadId,
+        call,
+        new CallError("tooLarge", call.command, `the reply to ${JSON.stringify(call.command)} was skipped: ${text}`),
+      );
     } else {
       this.side.warn(`a one-way was skipped: ${text}`);
     }
@@ -732,7 +737,10 @@ export class Connection implements Sink, Input, RequestOwner {
   private completed(request: Request, value: Payload): void {
     if (!isPayload(value)) {
       const kind = `a ${typeof value}`;
-      this.failed(request, new TypeError(`the handler of ${JSON.stringify(request.command)} has returned ${kind}, not text or bytes`));
+      this.failed(
+        request,
+        new TypeError(`the handler of ${JSON.stringify(request.command)} has returned ${kind}, not text or bytes`),
+      );
       return;
     }
     request.beforeAnswer();
@@ -818,12 +826,14 @@ export class Connection implements Sink, Input, RequestOwner {
     this.isFlushing = false;
     if (this.encoder.pending === 0) return;
     this.encoder.flush();
-    if (this.transport.waiting === 0) this.transport.expect();
+    this.transport.expect(false);
     if (this.room.length > 0 || this.partRoom.length > 0) this.pump();
   }
 
   private afterRead(): void {
     if (this.isFlushing) this.flush();
+    // The rest of a buffer follows soon.
+    if (this.decoder.isInBuffer) this.transport.expect(true);
   }
 
   /** Takes the format of the first chunk, before anything is written. */
@@ -940,15 +950,15 @@ function parseProgress(buffer: Buffer): Progress | undefined {
     return undefined;
   }
   const isWhole = (item: unknown): item is number => typeof item === "number" && item >= 0 && Math.trunc(item) === item;
-  if (typeof value !== "object" || value === null || !isWhole(value["done"])) return undefined;
-  const progress: Progress = { done: value["done"] };
-  if (value["total"] !== undefined) {
-    if (!isWhole(value["total"])) return undefined;
-    progress.total = value["total"];
+  if (typeof value !== "object" || value === null || !isWhole(value.done)) return undefined;
+  const progress: Progress = { done: value.done };
+  if (value.total !== undefined) {
+    if (!isWhole(value.total)) return undefined;
+    progress.total = value.total;
   }
-  if (value["message"] !== undefined) {
-    if (typeof value["message"] !== "string") return undefined;
-    progress.message = value["message"];
+  if (value.message !== undefined) {
+    if (typeof value.message !== "string") return undefined;
+    progress.message = value.message;
   }
   return progress;
 }

@@ -55,13 +55,13 @@ const IN_PLACE = 32 * 1024;
 const CMD_DOT = [0x63, 0x6d, 0x64, 0x2e];
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-const enum State {
+enum State {
   Header,
   Body,
   Skip,
 }
 
-const enum Step {
+enum Step {
   Id,
   Direction,
   /** Third field, while the format is open. */
@@ -196,6 +196,11 @@ export class Decoder {
       }
     }
     this.offset += end;
+  }
+
+  /** True while a part of a buffer has come. */
+  get isInBuffer(): boolean {
+    return this.state === State.Body;
   }
 
   /** Place for the bytes of a large buffer that come next: they need no copy. See `filledInPlace`. */
@@ -444,11 +449,7 @@ export class Decoder {
       else this.beginBody(this.text, Number(length));
       return;
     }
-    const reason = !isKnown
-      ? "unknown-direction"
-      : this.isCommandTooLong
-        ? "command-too-long"
-        : "buffer-too-long";
+    const reason = !isKnown ? "unknown-direction" : this.isCommandTooLong ? "command-too-long" : "buffer-too-long";
     this.toSkip = BigInt(length);
     if (this.toSkip > 0n) this.state = State.Skip;
     this.sink.skipped({

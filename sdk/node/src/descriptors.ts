@@ -3,7 +3,6 @@
 import { closeSync, fstatSync, openSync, type Stats } from "node:fs";
 import { isatty } from "node:tty";
 
-
 /** Descriptors from the command line. */
 export interface Plan {
   read: number;
@@ -36,7 +35,9 @@ export function isByHand(plan: Plan): boolean {
 /** Makes both descriptors the connection's own: what is printed goes to standard error from here on. */
 export function take(plan: Plan): { read: number; write: number } {
   if (plan.told && plan.read === plan.write) {
-    throw new RegisterError(`descriptor ${plan.read} was given for both directions; hand down a copy of it under another number`);
+    throw new RegisterError(
+      `descriptor ${plan.read} was given for both directions; hand down a copy of it under another number`,
+    );
   }
   check(plan.read, "in", plan.told);
   check(plan.write, "out", plan.told);
@@ -46,7 +47,9 @@ export function take(plan: Plan): { read: number; write: number } {
 function check(number: number, half: "in" | "out", told: boolean): void {
   const which = `descriptor ${number}, which is to bring messages ${half},`;
   if (number === 2) {
-    throw new RegisterError(`${which} cannot be ${half === "in" ? "read from" : "written to"}; the first argument of a plugin is the descriptor to read from, the second the one to write to`);
+    throw new RegisterError(
+      `${which} cannot be ${half === "in" ? "read from" : "written to"}; the first argument of a plugin is the descriptor to read from, the second the one to write to`,
+    );
   }
   const found = stat(number);
   if (found === undefined) {
@@ -126,4 +129,3 @@ function redirectPrints(): void {
   const stdout = process.stdout as NodeJS.WriteStream;
   stdout.write = process.stderr.write.bind(process.stderr);
 }
-

@@ -11,7 +11,7 @@ import { messageOf } from "./errors.js";
 import { listen } from "./listen.js";
 import { commonVersion, offer, parseMetadata, parseOffer } from "./negotiation.js";
 import type { Handler } from "./request.js";
-import { handlerOf, type Service, describe, namesOf } from "./services.js";
+import { describe, handlerOf, namesOf, type Service } from "./services.js";
 import type { Ends } from "./transport.js";
 
 /** Level of a log, from the fewest events to the most. */
@@ -196,7 +196,11 @@ class Guest implements Side {
   private beginListening(): Main {
     const path = this.plan.args[1] ?? "";
     if (path === "") {
-      this.refuse(new RegisterError("--pipeplug-listen needs the path of the socket to make, as in `--pipeplug-listen /tmp/plugin.sock`"));
+      this.refuse(
+        new RegisterError(
+          "--pipeplug-listen needs the path of the socket to make, as in `--pipeplug-listen /tmp/plugin.sock`",
+        ),
+      );
     }
     this.plan.args.splice(0, 2);
     return this.connect(listen(path, this.name, (error) => this.refuse(error)));
@@ -227,7 +231,9 @@ class Guest implements Side {
       if (common === null) {
         // The host names both lists, and ends this.
         connection.answer(threadId, "GetMetadata", this.metadata);
-        this.say(`the host speaks the versions ${host.interfaceVersions?.join(", ")} of the interface, and this plugin ${versions?.join(", ")}: upgrade the older one`);
+        this.say(
+          `the host speaks the versions ${host.interfaceVersions?.join(", ")} of the interface, and this plugin ${versions?.join(", ")}: upgrade the older one`,
+        );
         return;
       }
       this.version = common;

@@ -10,6 +10,9 @@ export type { CallErrorKind, StreamErrorKind } from "./errors.js";
 export { CallError, Failure, failureCode, ProtocolError, StartError, StreamError } from "./errors.js";
 export type { Commands, GuestOptions, LogLevel, Stop } from "./guest.js";
 export { Main, register } from "./guest.js";
+export type { Grace, PluginOptions, Stopped } from "./plugin.js";
+export { Plugin } from "./plugin.js";
+export type { Exit, Output } from "./process.js";
 export type { Handler, HandlerResult, Progress } from "./request.js";
 export { Request } from "./request.js";
 export type { Schema } from "./schema.js";
@@ -23,6 +26,3 @@ export type {
 } from "./services.js";
 export { client, MethodError, service } from "./services.js";
 export { PartSender, Parts } from "./stream.js";
-export type { Grace, PluginOptions, Stopped } from "./plugin.js";
-export { Plugin } from "./plugin.js";
-export type { Exit, Output } from "./process.js";

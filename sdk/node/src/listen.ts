@@ -10,7 +10,8 @@ import type { Ends } from "./transport.js";
 export function listen(path: string, name: string, refuse: (error: Error) => void): Ends {
   const reader = new PassThrough();
   const writer = new PassThrough();
-  const failed = (reason: string): void => refuse(new Error(`cannot wait for a host at ${JSON.stringify(path)}: ${reason}`));
+  const failed = (reason: string): void =>
+    refuse(new Error(`cannot wait for a host at ${JSON.stringify(path)}: ${reason}`));
   const stat = lstatSync(path, { throwIfNoEntry: false });
   if (stat !== undefined && !stat.isSocket()) failed("the file there is not a socket: use another path");
   const server = createServer({ allowHalfOpen: true }, (socket: Socket) => {
@@ -25,7 +26,11 @@ export function listen(path: string, name: string, refuse: (error: Error) => voi
   server.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EADDRINUSE" && isStale) {
       isStale = false;
-      removeStale(path, () => open(), () => failed("another process listens there: end that, or take another path"));
+      removeStale(
+        path,
+        () => open(),
+        () => failed("another process listens there: end that, or take another path"),
+      );
     } else {
       failed(error.message);
     }

@@ -74,7 +74,10 @@ function parseVersions(text: string): number[] {
 }
 
 /** Versions that both lists have: the highest. `null` if they have none in common, undefined without lists. */
-export function commonVersion(own: readonly number[] | undefined, peer: readonly number[] | undefined): number | null | undefined {
+export function commonVersion(
+  own: readonly number[] | undefined,
+  peer: readonly number[] | undefined,
+): number | null | undefined {
   if (own === undefined || peer === undefined) return undefined;
   const common = own.filter((version) => peer.includes(version));
   return common.length === 0 ? null : Math.max(...common);

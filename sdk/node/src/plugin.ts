@@ -12,7 +12,15 @@ import type { Commands, LogLevel } from "./guest.js";
 import { commonVersion, METADATA_LIMIT, offer, parseMetadata, parseOffer } from "./negotiation.js";
 import { defaultEnv, type Exit, type Output, PluginProcess } from "./process.js";
 import type { Handler } from "./request.js";
-import { checkServed, client, describe, handlerOf, namesOf, type Service, type ServiceDescription } from "./services.js";
+import {
+  checkServed,
+  client,
+  describe,
+  handlerOf,
+  namesOf,
+  type Service,
+  type ServiceDescription,
+} from "./services.js";
 import type { Ends } from "./transport.js";
 
 /** Time for each step of a stop before the next one, in milliseconds. */
@@ -95,7 +103,9 @@ export class Plugin extends Caller {
   /** Starts the program at a path, and waits for its metadata. A `.js`, `.mjs` or `.cjs` file is run by this Node. */
   static async start(path: string, options: PluginOptions = {}): Promise<Plugin> {
     options.signal?.throwIfAborted();
-    const env = Object.entries({ ...defaultEnv(), ...options.env }).filter((entry): entry is [string, string] => entry[1] !== undefined);
+    const env = Object.entries({ ...defaultEnv(), ...options.env }).filter(
+      (entry): entry is [string, string] => entry[1] !== undefined,
+    );
     const started = await PluginProcess.start({
       path,
       args: options.args ?? [],
@@ -202,6 +212,11 @@ class Host implements Side {
 
   protocol(threadId: ThreadId, command: string): boolean {
     const services = this.options.services ?? [];
+    if (command === "GetMetadata") {
+      // No plugin asks its host for metadata.
+      this.connection.close({ kind: "broken", message: "it sent the host's own first request back" });
+      return true;
+    }
     if (command !== "GetServices" || services.length === 0) return false;
     this.connection.answer(threadId, command, JSON.stringify({ services: services.map(describe) }));
     return true;
@@ -303,10 +318,13 @@ class Host implements Side {
     if (options.logLevel !== undefined) own["pipeplug.log_level"] = options.logLevel;
     if (options.config !== undefined) {
       const config = JSON.stringify(options.config);
-      if (config === undefined) throw new StartError(`plugin ${this.name}: the configuration cannot be written as JSON`);
+      if (config === undefined)
+        throw new StartError(`plugin ${this.name}: the configuration cannot be written as JSON`);
       const length = Buffer.byteLength(config);
       if (length > METADATA_LIMIT) {
-        throw new StartError(`plugin ${this.name}: the configuration is ${length} bytes long, the limit is ${METADATA_LIMIT}`);
+        throw new StartError(
+          `plugin ${this.name}: the configuration is ${length} bytes long, the limit is ${METADATA_LIMIT}`,
+        );
       }
       // The last key: a program that sends the request back has its first bytes shown.
       own["pipeplug.config"] = config;
@@ -323,16 +341,28 @@ class Host implements Side {
       const reply = await new Promise<Buffer>((resolve, reject) => {
         const call: OpenCall = { command: "GetMetadata", resolve, reject, extra: undefined };
         connection.sendRequest("GetMetadata", own, call);
-        timer = setTimeout(() => reject(new StartError(`plugin ${name} did not answer GetMetadata within ${time} ms; is it a plugin?`, this.tail)), time);
+        timer = setTimeout(
+          () =>
+            reject(
+              new StartError(`plugin ${name} did not answer GetMetadata within ${time} ms; is it a plugin?`, this.tail),
+            ),
+          time,
+        );
         aborted = () => reject(options.signal?.reason);
+        // It may have been aborted while the process was started.
+        if (options.signal?.aborted) aborted();
         options.signal?.addEventListener("abort", aborted);
       });
       if (reply.length > METADATA_LIMIT) {
-        throw new StartError(`plugin ${name} answered GetMetadata with ${reply.length} bytes, the limit is ${METADATA_LIMIT}`);
+        throw new StartError(
+          `plugin ${name} answered GetMetadata with ${reply.length} bytes, the limit is ${METADATA_LIMIT}`,
+        );
       }
       const metadata = parseMetadata(reply);
       if (metadata === undefined) {
-        throw new StartError(`plugin ${name} answered GetMetadata with what is no JSON object: ${JSON.stringify(reply.toString("utf8", 0, 64))}`);
+        throw new StartError(
+          `plugin ${name} answered GetMetadata with what is no JSON object: ${JSON.stringify(reply.toString("utf8", 0, 64))}`,
+        );
       }
       return metadata;
     } catch (error) {
@@ -353,6 +383,9 @@ class Host implements Side {
   /** Reason of a start that the end of the connection has ended. */
   private async endMessage(): Promise<string> {
     const { reason } = this.connection;
+    if (reason?.message.startsWith("it sent the host's own") === true) {
+      return `plugin ${this.name} sent the host's own first request back: it copies its input to its output; is it a plugin?`;
+    }
     if (reason?.kind === "broken") {
       return `plugin ${this.name} wrote what is no message: ${reason.message}; a plugin on stdin and stdout must print nothing of its own there`;
     }
@@ -367,13 +400,17 @@ class Host implements Side {
     const named = parseOffer(metadata);
     const { options, name } = this;
     if (options.config !== undefined && !named.features.has("config")) {
-      throw new StartError(`plugin ${name} takes no configuration, and there is one: it does not name the feature \`config\``);
+      throw new StartError(
+        `plugin ${name} takes no configuration, and there is one: it does not name the feature \`config\``,
+      );
     }
     const version = commonVersion(options.interfaceVersions, named.interfaceVersions);
     if (version === null) {
       const [own, its] = [options.interfaceVersions ?? [], named.interfaceVersions ?? []];
       const older = Math.max(...own) < Math.max(...its) ? "this host" : `plugin ${name}`;
-      throw new StartError(`this host speaks the versions ${own.join(", ")} of the interface, and plugin ${name} ${its.join(", ")}: ${older} is older, upgrade it`);
+      throw new StartError(
+        `this host speaks the versions ${own.join(", ")} of the interface, and plugin ${name} ${its.join(", ")}: ${older} is older, upgrade it`,
+      );
     }
     this.connection.negotiate(named);
     return version;

@@ -3,6 +3,7 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { closeSync, constants, openSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
+import { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
@@ -45,8 +46,17 @@ export function defaultEnv(): Record<string, string> {
   return Object.fromEntries(names.map((name) => [name, process.env[name] as string]));
 }
 
-/** Two pipes. Node makes none, so they are named ones in a directory that only this user enters, for a moment. */
-async function makePipes(): Promise<{ ours: { read: number; write: number }; theirs: { read: number; write: number } }> {
+/** Ends of the pipes to a plugin. */
+interface Pipes {
+  ours: { read: number; write: number; stdout: number; stderr: number };
+  theirs: { read: number; write: number; stdout: number; stderr: number };
+}
+
+/**
+ * Makes the pipes to a plugin: named ones in a directory that only this user enters, for a moment. Node makes
+ * sockets in place of pipes, and a plugin cannot open those anew (`/dev/fd/3`, `/dev/stderr`).
+ */
+async function makePipes(): Promise<Pipes> {
   const directory = await mkdtemp(join(tmpdir(), "pipeplug-"));
   const opened: number[] = [];
   const open = (path: string, flags: number): number => {
@@ -54,24 +64,30 @@ async function makePipes(): Promise<{ ours: { read: number; write: number }; the
     opened.push(fd);
     return fd;
   };
+  const { O_RDONLY, O_WRONLY, O_NONBLOCK } = constants;
+  const paths = ["down", "up", "out", "err"].map((name) => join(directory, name)) as [string, string, string, string];
+  const [down, up, out, err] = paths;
+  // The reading end comes first: opening one does not wait with O_NONBLOCK, and then the other finds it.
+  const fromPlugin = (path: string): [number, number] => [open(path, O_RDONLY | O_NONBLOCK), open(path, O_WRONLY)];
   try {
-    const [down, up] = [join(directory, "down"), join(directory, "up")];
     await new Promise<void>((resolve, reject) => {
-      execFile("mkfifo", ["-m", "600", down, up], (error, _, stderr) => {
+      execFile("mkfifo", ["-m", "600", ...paths], (error, _, stderr) => {
         if (error) reject(new StartError(`pipes cannot be made by mkfifo(1): ${stderr.trim() || error.message}`));
         else resolve();
       });
     });
-    const { O_RDONLY, O_WRONLY, O_NONBLOCK } = constants;
-    // The reading end comes first: opening one does not wait with O_NONBLOCK, and then the other finds it.
-    const ourRead = open(up, O_RDONLY | O_NONBLOCK);
-    const theirWrite = open(up, O_WRONLY);
+    const [ourRead, theirWrite] = fromPlugin(up);
+    const [ourStdout, theirStdout] = fromPlugin(out);
+    const [ourStderr, theirStderr] = fromPlugin(err);
     const keep = open(down, O_RDONLY | O_NONBLOCK);
     const ourWrite = open(down, O_WRONLY | O_NONBLOCK);
     // The guest's end blocks, as it expects of a pipe.
     const theirRead = open(down, O_RDONLY);
     closeSync(keep);
-    return { ours: { read: ourRead, write: ourWrite }, theirs: { read: theirRead, write: theirWrite } };
+    return {
+      ours: { read: ourRead, write: ourWrite, stdout: ourStdout, stderr: ourStderr },
+      theirs: { read: theirRead, write: theirWrite, stdout: theirStdout, stderr: theirStderr },
+    };
   } catch (error) {
     for (const fd of opened) closeSync(fd);
     throw error;
@@ -89,21 +105,23 @@ export class PluginProcess {
   exit: Exit | undefined;
   private readonly tailLines: string[] = [];
   private readonly child: ChildProcess;
+  private readonly outputs: Socket[];
 
-  private constructor(child: ChildProcess, ends: { read: number; write: number }, launch: Launch) {
+  private constructor(child: ChildProcess, pipes: Pipes["ours"], launch: Launch) {
     this.child = child;
-    this.ends = ends;
+    this.ends = { read: pipes.read, write: pipes.write };
     this.pid = child.pid as number;
-    const outputs: [Readable | null, Output][] = [
-      [child.stdout, "stdout"],
-      [child.stderr, "stderr"],
-    ];
-    const ended = outputs.map(([stream, output]) => this.readLines(stream, output, launch.onLine));
+    const kinds: readonly Output[] = ["stdout", "stderr"];
+    this.outputs = kinds.map((output) => new Socket({ fd: pipes[output], readable: true, writable: false }));
+    const ended = this.outputs.map((stream, i) => this.readLines(stream, kinds[i] as Output, launch.onLine));
     this.exited = new Promise((resolve) => {
       child.on("exit", (status, signal) => {
         running.delete(this);
         this.exit = { status, signal };
-        const done = (): void => resolve({ status, signal });
+        const done = (): void => {
+          for (const stream of this.outputs) stream.destroy();
+          resolve({ status, signal });
+        };
         // A process that it has left behind may keep its outputs open.
         const timer = setTimeout(done, LAST_LINES);
         Promise.all(ended).then(() => {
@@ -129,18 +147,18 @@ export class PluginProcess {
       detached: true,
       env: launch.env,
       cwd: launch.cwd,
-      stdio: stdio ? [theirs.read, theirs.write, "pipe"] : ["ignore", "pipe", "pipe", theirs.read, theirs.write],
+      stdio: stdio
+        ? [theirs.read, theirs.write, theirs.stderr]
+        : ["ignore", theirs.stdout, theirs.stderr, theirs.read, theirs.write],
     });
-    closeSync(theirs.read);
-    closeSync(theirs.write);
+    for (const fd of Object.values(theirs)) closeSync(fd);
     try {
       await new Promise<void>((resolve, reject) => {
         child.once("spawn", resolve);
         child.once("error", reject);
       });
     } catch (error) {
-      closeSync(ours.read);
-      closeSync(ours.write);
+      for (const fd of Object.values(ours)) closeSync(fd);
       throw new StartError(startMessage(path, error as NodeJS.ErrnoException));
     }
     child.on("error", () => {});
@@ -174,11 +192,10 @@ export class PluginProcess {
 
   unref(): void {
     this.child.unref();
-    for (const stream of [this.child.stdout, this.child.stderr]) (stream as { unref?: () => void } | null)?.unref?.();
+    for (const stream of this.outputs) stream.unref();
   }
 
-  private readLines(stream: Readable | null, output: Output, onLine: Launch["onLine"]): Promise<void> {
-    if (stream === null) return Promise.resolve();
+  private readLines(stream: Readable, output: Output, onLine: Launch["onLine"]): Promise<void> {
     let rest = "";
     const take = (line: string): void => {
       if (output === "stderr") {
@@ -217,7 +234,8 @@ function killAtExit(): void {
 
 function startMessage(path: string, error: NodeJS.ErrnoException): string {
   const shown = JSON.stringify(path);
-  if (error.code === "ENOENT") return `plugin ${shown} cannot be started: there is no such file, or no interpreter of its first line`;
+  if (error.code === "ENOENT")
+    return `plugin ${shown} cannot be started: there is no such file, or no interpreter of its first line`;
   if (error.code === "EACCES") return `plugin ${shown} cannot be started: it is not executable; chmod +x makes it so`;
   return `plugin ${shown} cannot be started: ${error.message}`;
 }

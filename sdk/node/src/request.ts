@@ -58,7 +58,14 @@ export class Request {
   private isAnswered = false;
 
   /** Made by the library. */
-  constructor(owner: RequestOwner, threadId: ThreadId, isOneWay: boolean, command: string, buffer: Buffer, context: Context) {
+  constructor(
+    owner: RequestOwner,
+    threadId: ThreadId,
+    isOneWay: boolean,
+    command: string,
+    buffer: Buffer,
+    context: Context,
+  ) {
     this.owner = owner;
     this.threadId = threadId;
     this.isOneWay = isOneWay;

@@ -16,7 +16,7 @@ type Defs = Readonly<Record<string, Schema>>;
 export function misfit(value: unknown, schema: Schema, defs: Defs = {}, path = ""): Misfit | undefined {
   if (schema === true) return undefined;
   if (schema === false) return { path, message: "there should be none" };
-  const reference = schema["$ref"];
+  const reference = schema.$ref;
   if (typeof reference === "string") {
     const target = defs[reference.replace(/^#\/\$defs\//, "")];
     const found = target === undefined ? undefined : misfit(value, target, defs, path);
@@ -35,15 +35,15 @@ export function misfit(value: unknown, schema: Schema, defs: Defs = {}, path = "
 export function withDefaults(value: Record<string, unknown>, schema: Schema | undefined): Record<string, unknown> {
   if (typeof schema !== "object") return value;
   const result = { ...value };
-  for (const [name, property] of Object.entries(schemas(schema["properties"]))) {
+  for (const [name, property] of Object.entries(schemas(schema.properties))) {
     const isGiven = Object.hasOwn(result, name);
-    if (!isGiven && typeof property === "object" && "default" in property) result[name] = property["default"];
+    if (!isGiven && typeof property === "object" && "default" in property) result[name] = property.default;
   }
   return result;
 }
 
 function typeMisfit(value: unknown, schema: Exclude<Schema, boolean>, path: string): Misfit | undefined {
-  const types = schema["type"];
+  const types = schema.type;
   if (types === undefined) return undefined;
   const list = Array.isArray(types) ? (types as string[]) : [types as string];
   if (list.some((type) => isOfType(value, type))) return undefined;
@@ -82,7 +82,8 @@ function choiceMisfit(value: unknown, schema: Exclude<Schema, boolean>, defs: De
     if (choices === undefined) continue;
     const found = choices.map((each) => misfit(value, each, defs, path));
     const fits = found.filter((each) => each === undefined).length;
-    if (fits === 0) return found.length === 1 && found[0] ? found[0] : { path, message: `${shown(value)} is none of its variants` };
+    if (fits === 0)
+      return found.length === 1 && found[0] ? found[0] : { path, message: `${shown(value)} is none of its variants` };
   }
   if (not !== undefined && misfit(value, not as Schema, defs, path) === undefined) {
     return { path, message: `it should not be ${shown(value)}` };
@@ -91,7 +92,8 @@ function choiceMisfit(value: unknown, schema: Exclude<Schema, boolean>, defs: De
 }
 
 function boundsMisfit(value: unknown, schema: Exclude<Schema, boolean>, path: string): Misfit | undefined {
-  const bound = (key: string): number | undefined => (typeof schema[key] === "number" ? (schema[key] as number) : undefined);
+  const bound = (key: string): number | undefined =>
+    typeof schema[key] === "number" ? (schema[key] as number) : undefined;
   const number = typeof value === "number" ? value : undefined;
   const length = typeof value === "string" ? [...value].length : undefined;
   const outside: [number | undefined, string, (value: number, bound: number) => boolean][] = [
@@ -114,11 +116,11 @@ function boundsMisfit(value: unknown, schema: Exclude<Schema, boolean>, path: st
 function objectMisfit(value: unknown, schema: Exclude<Schema, boolean>, defs: Defs, path: string): Misfit | undefined {
   if (!isOfType(value, "object")) return undefined;
   const object = value as Record<string, unknown>;
-  const properties = schemas(schema["properties"]);
-  for (const name of (schema["required"] as string[] | undefined) ?? []) {
+  const properties = schemas(schema.properties);
+  for (const name of (schema.required as string[] | undefined) ?? []) {
     if (!Object.hasOwn(object, name)) return { path: joined(path, name), message: "it is missing" };
   }
-  const others = schema["additionalProperties"] as Schema | undefined;
+  const others = schema.additionalProperties as Schema | undefined;
   for (const [name, item] of Object.entries(object)) {
     const property = Object.hasOwn(properties, name) ? properties[name] : others;
     const found = property === undefined ? undefined : misfit(item, property, defs, joined(path, name));
@@ -130,10 +132,12 @@ function objectMisfit(value: unknown, schema: Exclude<Schema, boolean>, defs: De
 function listMisfit(value: unknown, schema: Exclude<Schema, boolean>, defs: Defs, path: string): Misfit | undefined {
   if (!Array.isArray(value)) return undefined;
   const { minItems, maxItems } = schema;
-  if (typeof minItems === "number" && value.length < minItems) return { path, message: `it has ${value.length} items, and should have ${minItems}` };
-  if (typeof maxItems === "number" && value.length > maxItems) return { path, message: `it has ${value.length} items, and should have ${maxItems}` };
-  const first = (schema["prefixItems"] as Schema[] | undefined) ?? [];
-  const items = schema["items"] as Schema | undefined;
+  if (typeof minItems === "number" && value.length < minItems)
+    return { path, message: `it has ${value.length} items, and should have ${minItems}` };
+  if (typeof maxItems === "number" && value.length > maxItems)
+    return { path, message: `it has ${value.length} items, and should have ${maxItems}` };
+  const first = (schema.prefixItems as Schema[] | undefined) ?? [];
+  const items = schema.items as Schema | undefined;
   for (const [index, item] of value.entries()) {
     const each = first[index] ?? items;
     const found = each === undefined ? undefined : misfit(item, each, defs, `${path}[${index}]`);

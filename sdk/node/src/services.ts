@@ -1,6 +1,6 @@
 /** Typed services: sets of commands that describe themselves. */
 
-import type { CallOptions, Caller } from "./caller.js";
+import type { Caller, CallOptions } from "./caller.js";
 import type { Payload } from "./encoder.js";
 import { CallError, Failure, failureCode } from "./errors.js";
 import type { Handler, HandlerResult, Request } from "./request.js";
@@ -64,7 +64,8 @@ export class MethodError extends Failure {
 export function service<T extends object>(description: ServiceDescription, implementation: T): Service {
   const methods = implementation as Readonly<Record<string, Method>>;
   for (const { name } of description.methods) {
-    if (typeof methods[name] !== "function") throw new TypeError(`the service ${description.name} has no function ${name}`);
+    if (typeof methods[name] !== "function")
+      throw new TypeError(`the service ${description.name} has no function ${name}`);
   }
   return { description, implementation: methods };
 }
@@ -109,7 +110,11 @@ function commandOf(service: string, method: MethodDescription): string {
   return method.command ?? `${service}.${method.name}`;
 }
 
-function readArguments(request: Request, method: MethodDescription, defs: Readonly<Record<string, Schema>>): Record<string, unknown> {
+function readArguments(
+  request: Request,
+  method: MethodDescription,
+  defs: Readonly<Record<string, Schema>>,
+): Record<string, unknown> {
   const value = request.buffer.length === 0 ? {} : request.json();
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new Failure(failureCode.invalidArgument, `the arguments of ${request.command} are no JSON object`);
@@ -123,7 +128,11 @@ function readArguments(request: Request, method: MethodDescription, defs: Readon
   return args;
 }
 
-async function* items<T>(parts: Parts, schema: Schema | undefined, defs: Readonly<Record<string, Schema>>): AsyncGenerator<T> {
+async function* items<T>(
+  parts: Parts,
+  schema: Schema | undefined,
+  defs: Readonly<Record<string, Schema>>,
+): AsyncGenerator<T> {
   for await (const part of parts) {
     let value: unknown;
     try {
@@ -133,7 +142,9 @@ async function* items<T>(parts: Parts, schema: Schema | undefined, defs: Readonl
     }
     const found = schema === undefined ? undefined : misfit(value, schema, defs);
     if (found !== undefined) {
-      throw new Failure(failureCode.invalidArgument, `an item does not fit: ${found.path} ${found.message}`, { field: found.path });
+      throw new Failure(failureCode.invalidArgument, `an item does not fit: ${found.path} ${found.message}`, {
+        field: found.path,
+      });
     }
     yield value as T;
   }
@@ -148,7 +159,10 @@ function encode(method: MethodDescription, result: unknown): Payload {
   try {
     return JSON.stringify(result);
   } catch (error) {
-    throw new Failure(failureCode.invalidResult, `the result of ${method.name} cannot be encoded: ${(error as Error).message}`);
+    throw new Failure(
+      failureCode.invalidResult,
+      `the result of ${method.name} cannot be encoded: ${(error as Error).message}`,
+    );
   }
 }
 
@@ -173,7 +187,8 @@ export function client<T extends object>(caller: Caller, description: ServiceDes
     const command = commandOf(description.name, method);
     methods[method.name] = (args, options) => {
       const payload = args === undefined ? undefined : JSON.stringify(args);
-      if (method.items_in !== undefined || method.items_out !== undefined) return callItems(caller, method, command, payload, options);
+      if (method.items_in !== undefined || method.items_out !== undefined)
+        return callItems(caller, method, command, payload, options);
       if (method.one_way) return caller.notify(command, payload, options);
       return caller.call(command, payload, options).then((reply) => decode(command, reply));
     };
@@ -181,7 +196,13 @@ export function client<T extends object>(caller: Caller, description: ServiceDes
   return methods as T;
 }
 
-function callItems(caller: Caller, method: MethodDescription, command: string, payload: Payload, options?: CallOptions): unknown {
+function callItems(
+  caller: Caller,
+  method: MethodDescription,
+  command: string,
+  payload: Payload,
+  options?: CallOptions,
+): unknown {
   if (method.one_way) {
     const sender = caller.notifyStream(command, payload, options);
     return { send: (item: unknown) => sender.send(JSON.stringify(item)), finish: () => sender.finish() };
@@ -214,7 +235,12 @@ function decode(command: string, reply: Buffer): unknown {
 export function checkServed(named: string, { name, version }: ServiceDescription): void {
   const found = named.split(" ").find((word) => word.startsWith(`${name}/`));
   if (found === undefined) throw new Error(`the other side has no service ${name}; it has: ${named || "none"}`);
-  const [oldest, newest] = found.slice(name.length + 1).split("-").map(Number);
+  const [oldest, newest] = found
+    .slice(name.length + 1)
+    .split("-")
+    .map(Number);
   if (version >= (oldest ?? 0) && version <= (newest ?? oldest ?? 0)) return;
-  throw new Error(`the other side serves version ${found.slice(name.length + 1)} of the service ${name}, and this side speaks ${version}: upgrade the older one`);
+  throw new Error(
+    `the other side serves version ${found.slice(name.length + 1)} of the service ${name}, and this side speaks ${version}: upgrade the older one`,
+  );
 }

@@ -1,6 +1,6 @@
 /** Pipes of a connection: reads into one buffer, writes at once, and spins before it sleeps. */
 
-import { fstatSync, closeSync, writeSync, writevSync, createReadStream } from "node:fs";
+import { closeSync, createReadStream, fstatSync, writeSync, writevSync } from "node:fs";
 import { Socket } from "node:net";
 import { availableParallelism, cpus } from "node:os";
 import type { Readable, Writable } from "node:stream";
@@ -46,14 +46,14 @@ class Spinner {
   }
 
   /** Begins to look for input, as something was written that may have an answer soon. */
-  start(): void {
+  start(isSure: boolean): void {
     if (this.budget === 0) return;
-    if (this.toSkip > 0 && !this.isActive) {
+    if (this.toSkip > 0 && !this.isActive && !isSure) {
       this.toSkip--;
       return;
     }
     this.began = performance.now();
-    this.until = this.began + this.budget;
+    this.until = this.began + (isSure ? 8 * this.budget : this.budget);
     if (this.isActive) return;
     this.isActive = true;
     setImmediate(this.turn);
@@ -62,7 +62,7 @@ class Spinner {
   /** Notes that input has come. */
   found(): void {
     if (!this.isActive || this.until === 0) return;
-    if (performance.now() - this.began <= this.budget) this.skip = 0;
+    if (performance.now() - this.began <= this.budget) this.skip >>= 1;
     else this.miss();
     // Until the next start nothing is waited for.
     this.until = 0;
@@ -157,11 +157,17 @@ export class Transport implements Output {
         else if (this.atomic) done = writeSync(this.fd, joined(bytes, length, more));
         else done = writevSync(this.fd, [bytes.subarray(0, length), more]);
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "EAGAIN") return this.failed(error as Error);
+        if ((error as NodeJS.ErrnoException).code !== "EAGAIN") {
+          this.failed(error as Error);
+          return;
+        }
       }
       if (done === total) return;
     }
-    if (this.writer === undefined) return this.writeBlocking(bytes, length, more, done);
+    if (this.writer === undefined) {
+      this.writeBlocking(bytes, length, more, done);
+      return;
+    }
     // Copied, since the first buffer is used anew.
     const rest = done < length ? Buffer.from(bytes.subarray(done, length)) : undefined;
     const restOfMore = more === undefined || done <= length ? more : more.subarray(done - length);
@@ -171,11 +177,12 @@ export class Transport implements Output {
     }
     if (rest !== undefined) this.send(rest);
     if (restOfMore !== undefined) this.send(restOfMore);
+    this.spinner.start(true);
   }
 
   /** Notes that what was written may be answered soon. */
-  expect(): void {
-    this.spinner.start();
+  expect(isSure: boolean): void {
+    this.spinner.start(isSure);
   }
 
   /** Stops reading; bytes that were read already still come. */

@@ -14,7 +14,12 @@ const DIRECTORY = new URL("../../../crates/pipeplug-wire/tests/vectors/", import
 function vectors() {
   return FILES.flatMap((file) => {
     const { format, vectors } = JSON.parse(readFileSync(new URL(`${file}.json`, DIRECTORY), "utf8"));
-    return vectors.map((vector) => ({ ...vector, file, format, data: Buffer.from(vector.bytes.replaceAll(" ", ""), "hex") }));
+    return vectors.map((vector) => ({
+      ...vector,
+      file,
+      format,
+      data: Buffer.from(vector.bytes.replaceAll(" ", ""), "hex"),
+    }));
   });
 }
 
@@ -24,7 +29,9 @@ function decode(vector, pieces) {
   const limits = { command: 65536, buffer: 256 << 20, ...vector.limits };
   const decoder = new Decoder(vector.format ?? undefined, limits, {
     chunk: (id, direction, command, buffer) =>
-      events.push({ chunk: { thread_id: String(id), direction, command, buffer: Buffer.from(buffer).toString("hex") } }),
+      events.push({
+        chunk: { thread_id: String(id), direction, command, buffer: Buffer.from(buffer).toString("hex") },
+      }),
     skipped: (chunk) => {
       const skipped = {
         thread_id: String(chunk.threadId),
@@ -74,7 +81,11 @@ test("cut at every byte", () => {
 
 test("byte by byte", () => {
   for (const vector of vectors()) {
-    check(vector, [...vector.data].map((byte) => Buffer.of(byte)), "byte by byte");
+    check(
+      vector,
+      [...vector.data].map((byte) => Buffer.of(byte)),
+      "byte by byte",
+    );
   }
 });
 
@@ -92,11 +103,20 @@ test("chunks encode to the same bytes again", () => {
       for (const { chunk } of vector.events) {
         const bytes = Buffer.from(chunk.buffer, "hex");
         const isText = asText && Buffer.from(bytes.toString()).equals(bytes);
-        const length = encoder.add(BigInt(chunk.thread_id) > 2n ** 53n ? BigInt(chunk.thread_id) : Number(chunk.thread_id), chunk.direction, chunk.command, isText ? bytes.toString() : bytes);
+        const length = encoder.add(
+          BigInt(chunk.thread_id) > 2n ** 53n ? BigInt(chunk.thread_id) : Number(chunk.thread_id),
+          chunk.direction,
+          chunk.command,
+          isText ? bytes.toString() : bytes,
+        );
         assert.equal(length, bytes.length + Buffer.byteLength(chunk.command));
       }
       encoder.flush();
-      assert.equal(Buffer.concat(written).toString("hex"), vector.data.toString("hex"), `${vector.file}: ${vector.name}`);
+      assert.equal(
+        Buffer.concat(written).toString("hex"),
+        vector.data.toString("hex"),
+        `${vector.file}: ${vector.name}`,
+      );
       checked++;
     }
   }
@@ -128,10 +148,14 @@ test("chunks of all sizes, through an encoder and a decoder", () => {
     encoder.flush();
     const stream = Buffer.concat(written);
     const received = [];
-    const decoder = new Decoder(format, { command: 65536, buffer: 256 << 20 }, {
-      chunk: (...chunk) => received.push(chunk),
-      skipped: assert.fail,
-    });
+    const decoder = new Decoder(
+      format,
+      { command: 65536, buffer: 256 << 20 },
+      {
+        chunk: (...chunk) => received.push(chunk),
+        skipped: assert.fail,
+      },
+    );
     for (let at = 0; at < stream.length; ) {
       const place = decoder.place();
       if (place && random(2)) {
