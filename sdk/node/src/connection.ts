@@ -102,6 +102,8 @@ interface Waiting {
 const WEIGHT = 64;
 /** Longest `cmd.failure`, and longest message of the other side that is kept. */
 const FAILURE_LIMIT = 65536;
+/** Milliseconds in which a peer that does not read any more may still be read from. */
+const LAST_WORDS = 100;
 /** Bytes held for a peer without `flow`, in windows, while calls are open. */
 const OVERRUN = 16;
 
@@ -147,6 +149,7 @@ export class Connection implements Sink, Input, RequestOwner {
   private idle: (() => void)[] = [];
   private written: (() => void)[] = [];
   private isHeldBack = false;
+  private isReaderGone = false;
   private isFormatOpen: boolean;
   private readonly isHost: boolean;
   private isNegotiated = false;
@@ -421,8 +424,15 @@ export class Connection implements Sink, Input, RequestOwner {
   writeFailed(error: Error): void {
     this.wakeWritten();
     const isGone = ["EPIPE", "ECONNRESET"].includes((error as NodeJS.ErrnoException).code ?? "");
-    if (isGone) this.close({ kind: "readerGone", message: "the other side does not read any more" });
-    else this.close({ kind: "system", message: `the pipe cannot be written: ${error.message}` });
+    if (!isGone) {
+      this.close({ kind: "system", message: `the pipe cannot be written: ${error.message}` });
+      return;
+    }
+    if (this.isReaderGone) return;
+    this.isReaderGone = true;
+    // Its last words may still be in the other pipe, which ends then.
+    const close = (): void => this.close({ kind: "readerGone", message: "the other side does not read any more" });
+    setTimeout(close, LAST_WORDS);
   }
 
   // Sink: what the decoder finds.

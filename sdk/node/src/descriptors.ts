@@ -59,7 +59,13 @@ function check(number: number, half: "in" | "out", told: boolean): void {
   }
   // By hand, chunks may come from a file and go to one.
   if (!told || found.isFIFO() || found.isSocket()) return;
-  const kind = found.isFile() ? "a regular file" : found.isDirectory() ? "a directory" : "a terminal or another device";
+  const kind = found.isFile()
+    ? "a regular file"
+    : found.isDirectory()
+      ? "a directory"
+      : found.isCharacterDevice()
+        ? "a terminal or another device"
+        : "a file of another kind";
   throw new RegisterError(`${which} is ${kind}, neither a pipe nor a socket; its host has to hand down one of these`);
 }
 
