@@ -1,6 +1,6 @@
 /** Connection of either side: calls in flight, requests that are handled, flow, and the end. */
 
-import { type Context, NO_CONTEXT, parseContext, runInScope } from "./context.js";
+import { type Context, NO_CONTEXT, parseContext } from "./context.js";
 import {
   DEFAULT_LIMITS,
   Decoder,
@@ -14,45 +14,14 @@ import {
   type ThreadId,
 } from "./decoder.js";
 import { Encoder, type Payload } from "./encoder.js";
-import { CallError, failureCode, failureOf, messageOf, ProtocolError, StreamError } from "./errors.js";
+import { CallError, failureCode, ProtocolError, StreamError } from "./errors.js";
+import { Incoming, type IncomingOwner, WEIGHT } from "./incoming.js";
+import { cut, FAILURE_LIMIT, failureText, parseFailure, parseProgress } from "./messages.js";
 import { DEFAULT_STREAM_WINDOW, DEFAULT_WINDOW, NOTHING, type Offer, parseNumber } from "./negotiation.js";
-import { type Handler, type HandlerResult, type Progress, Request, type RequestOwner } from "./request.js";
+import type { CloseReason, Options } from "./options.js";
+import type { Handler, Progress } from "./request.js";
 import type { PartSender, Parts } from "./stream.js";
 import { type Ends, type Input, Transport } from "./transport.js";
-
-/** Limits and times of a connection. */
-export interface Options {
-  /** Largest cmd and buffer that this side takes, in bytes. Default: 64 KiB and 256 MiB. */
-  limits?: Partial<Limits>;
-  /** Requests and one-ways that this side holds until they are handled, in bytes. Default: 4 MiB. */
-  window?: number;
-  /** Parts of one stream that this side holds until they are taken, in bytes. Default: 1 MiB. */
-  streamWindow?: number;
-  /** Streams that the other side may have open. Default: 1,024. */
-  streams?: number;
-  /** Handlers that run at once. Default: 1,024. */
-  handlers?: number;
-  /** Bytes that wait to be written, from which on calls and one-ways wait. Default: 4 MiB. */
-  outgoing?: number;
-  /** Bytes of responses that the other side does not read, from which on the connection ends. Default: 64 MiB. */
-  unread?: number;
-  /**
-   * Microseconds to look for an answer, or for the next request, before the event loop sleeps. Adapts to what
-   * comes. 0 disables it. Default: 50.
-   */
-  spin?: number;
-  /**
-   * Commands that are handled one at a time, in the order in which they were sent: all of them (`true`), or
-   * lists of commands, each list by itself.
-   */
-  inOrder?: true | readonly (readonly string[])[];
-}
-
-/** Reason that a connection has ended. */
-export interface CloseReason {
-  kind: "endOfFile" | "broken" | "readerGone" | "unread" | "system" | "closed";
-  message: string;
-}
 
 /** What differs between a guest's and a host's connection. */
 export interface Side {
@@ -87,39 +56,21 @@ export interface OpenCall {
   extra: CallExtra | undefined;
 }
 
-interface Waiting {
-  threadId: ThreadId;
-  isOneWay: boolean;
-  command: string;
-  buffer: Buffer;
-  context: Context;
-  weight: number;
-  /** Time of `performance.now()` at which it came; only with a deadline. */
-  request: Request | undefined;
-}
-
-/** Weight of a chunk without cmd and buffer. */
-const WEIGHT = 64;
-/** Longest `cmd.failure`, and longest message of the other side that is kept. */
-const FAILURE_LIMIT = 65536;
 /** Milliseconds in which a peer that does not read any more may still be read from. */
 const LAST_WORDS = 100;
-/** Bytes held for a peer without `flow`, in windows, while calls are open. */
-const OVERRUN = 16;
 
-export class Connection implements Sink, Input, RequestOwner {
+export class Connection implements Sink, Input, IncomingOwner {
   readonly streamWindow: number;
   readonly window: number;
   readonly side: Side;
   peer: Offer = NOTHING;
   /** Calls and streams wait no longer for an answer. */
   reason: CloseReason | undefined;
-  /** Requests and one-ways wait until this is true. `GetMetadata` and `cmd.*` do not. */
-  private isReady: boolean;
   private readonly transport: Transport;
   private readonly decoder: Decoder;
   private readonly encoder: Encoder;
-  private readonly options: Required<Omit<Options, "limits" | "inOrder">>;
+  private readonly outgoing: number;
+  private readonly unread: number;
   private readonly limits: Limits;
   private isFlushing = false;
   private readonly doFlush = (): void => this.flush();
@@ -135,20 +86,9 @@ export class Connection implements Sink, Input, RequestOwner {
   /** Parts of streams that wait for room to write. */
   private partRoom: (() => void)[] = [];
 
-  // Requests of the other side.
-  private readonly requests = new Map<ThreadId, Request>();
-  private queue: Waiting[] = [];
-  private held = 0;
-  private running = 0;
-  private openStreams = 0;
-  private taken = 0;
-  private creditSent = 0;
+  private readonly incoming: Incoming;
   private context: { threadId: ThreadId; context: Context } | undefined;
-  private readonly sequences = new Map<string, Sequence>();
-  private readonly allInOrder: Sequence | undefined;
-  private idle: (() => void)[] = [];
   private written: (() => void)[] = [];
-  private isHeldBack = false;
   private isReaderGone = false;
   private isFormatOpen: boolean;
   private readonly isHost: boolean;
@@ -156,31 +96,16 @@ export class Connection implements Sink, Input, RequestOwner {
 
   constructor(ends: Ends, format: Format | undefined, side: Side, options: Options, isReady: boolean) {
     this.side = side;
-    this.isReady = isReady;
     this.limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.window = Math.max(1, options.window ?? DEFAULT_WINDOW);
     this.streamWindow = Math.max(1, options.streamWindow ?? DEFAULT_STREAM_WINDOW);
-    this.options = {
-      window: this.window,
-      streamWindow: this.streamWindow,
-      streams: options.streams ?? 1024,
-      handlers: Math.max(1, options.handlers ?? 1024),
-      outgoing: options.outgoing ?? 4 * 1024 * 1024,
-      unread: options.unread ?? 64 * 1024 * 1024,
-      spin: options.spin ?? 50,
-    };
-    if (options.inOrder === true) {
-      this.allInOrder = new Sequence();
-    } else {
-      for (const commands of options.inOrder ?? []) {
-        const sequence = new Sequence();
-        for (const command of commands) this.sequences.set(command, sequence);
-      }
-    }
+    this.outgoing = options.outgoing ?? 4 * 1024 * 1024;
+    this.unread = options.unread ?? 64 * 1024 * 1024;
+    this.incoming = new Incoming(this, this.window, options, isReady);
     this.isFormatOpen = format === undefined;
     this.isHost = isReady;
     this.decoder = new Decoder(format, this.limits, this);
-    this.transport = new Transport(ends, this, this.options.spin);
+    this.transport = new Transport(ends, this, options.spin ?? 50);
     this.encoder = new Encoder(format ?? "standard", this.transport);
     this.transport.atomic = format === "classic";
   }
@@ -202,13 +127,21 @@ export class Connection implements Sink, Input, RequestOwner {
     return this.calls.size > 0;
   }
 
+  pauseReading(): void {
+    this.transport.pause();
+  }
+
+  resumeReading(): void {
+    this.transport.resume();
+  }
+
   /** Takes what the other side has named. */
   negotiate(offer: Offer): void {
     this.peer = offer;
     this.isNegotiated = true;
-    for (const request of this.requests.values()) request.sender?.widen(offer.streamWindow);
+    for (const request of this.incoming.requests.values()) request.sender?.widen(offer.streamWindow);
     for (const call of this.calls.values()) call.extra?.sender?.widen(offer.streamWindow);
-    this.credit();
+    this.incoming.credit();
     this.pump();
   }
 
@@ -270,7 +203,7 @@ export class Connection implements Sink, Input, RequestOwner {
     this.calls.delete(id);
     call.extra?.done?.();
     if (this.has("cancel")) this.send(id, ONE_WAY, "cmd.cancel", undefined);
-    this.release();
+    this.incoming.release();
   }
 
   openOneWayStream(id: ThreadId, sender: PartSender): void {
@@ -290,7 +223,7 @@ export class Connection implements Sink, Input, RequestOwner {
   }
 
   isFull(): boolean {
-    return this.transport.waiting + this.encoder.pending > this.options.outgoing;
+    return this.transport.waiting + this.encoder.pending > this.outgoing;
   }
 
   whenRoom(call: () => void): void {
@@ -324,15 +257,12 @@ export class Connection implements Sink, Input, RequestOwner {
 
   /** Lets requests and one-ways be handled. */
   ready(): void {
-    if (this.isReady) return;
-    this.isReady = true;
-    this.work();
+    this.incoming.ready();
   }
 
   /** Resolves once no request is handled or waits. */
   whenIdle(): Promise<void> {
-    if (this.isIdle()) return Promise.resolve();
-    return new Promise((resolve) => this.idle.push(resolve));
+    return this.incoming.whenIdle();
   }
 
   /** Resolves once everything is written, or cannot be. */
@@ -356,13 +286,11 @@ export class Connection implements Sink, Input, RequestOwner {
     }
     for (const sender of this.oneWayStreams.values()) sender.fail(new StreamError("closed", reason.message));
     this.oneWayStreams.clear();
-    for (const request of this.requests.values()) request.giveUp(new StreamError("closed", reason.message));
     const rooms = [...this.room, ...this.partRoom];
     this.room = [];
     this.partRoom = [];
     for (const call of rooms) call();
-    if (!this.isWritable) this.queue = [];
-    if (this.isIdle()) this.wakeIdle();
+    this.incoming.end(reason.message, this.isWritable);
     this.side.closed(reason);
   }
 
@@ -447,7 +375,7 @@ export class Connection implements Sink, Input, RequestOwner {
     }
     if (direction === RESPONSE) this.response(threadId, command, buffer);
     else if (isReserved(command)) this.reserved(threadId, direction, command, buffer);
-    else this.request(threadId, direction === ONE_WAY, command, buffer, context);
+    else this.incoming.take(threadId, direction === ONE_WAY, command, buffer, context);
   }
 
   skipped(chunk: Skipped): void {
@@ -459,13 +387,15 @@ export class Connection implements Sink, Input, RequestOwner {
     const [what, length] = isCommand ? ["command", chunk.commandLength] : ["buffer", chunk.bufferLength];
     const text = `the ${what} is ${length} bytes long, the limit is ${chunk.limit}`;
     if (direction !== RESPONSE && !chunk.reserved) {
-      this.took(WEIGHT + Number(chunk.commandLength) + Number(chunk.bufferLength));
+      this.incoming.took(WEIGHT + Number(chunk.commandLength) + Number(chunk.bufferLength));
     }
     if (direction === REQUEST) {
       this.fail(threadId, failureCode.tooLarge, text);
     } else if (chunk.command === "cmd.part") {
       const parts =
-        direction === ONE_WAY ? this.requests.get(threadId)?.openParts : this.calls.get(threadId)?.extra?.parts;
+        direction === ONE_WAY
+          ? this.incoming.requests.get(threadId)?.openParts
+          : this.calls.get(threadId)?.extra?.parts;
       parts?.end(new StreamError("tooLarge", text));
     } else if (direction === RESPONSE) {
       const call = this.calls.get(threadId);
@@ -493,7 +423,7 @@ export class Connection implements Sink, Input, RequestOwner {
     this.calls.delete(threadId);
     if (call.extra !== undefined) this.finish(call.extra);
     call.resolve(buffer);
-    if (this.isHeldBack) this.release();
+    this.incoming.release();
   }
 
   private reservedResponse(threadId: ThreadId, call: OpenCall | undefined, command: string, buffer: Buffer): void {
@@ -534,7 +464,7 @@ export class Connection implements Sink, Input, RequestOwner {
     this.calls.delete(threadId);
     call.extra?.done?.();
     this.endCall(call, error);
-    this.release();
+    this.incoming.release();
   }
 
   private endCall(call: OpenCall, error: CallError): void {
@@ -570,13 +500,13 @@ export class Connection implements Sink, Input, RequestOwner {
       else this.fail(threadId, failureCode.unknownCommand, `${JSON.stringify(command)} is no request of the protocol`);
       return;
     }
-    const request = this.requests.get(threadId);
+    const request = this.incoming.requests.get(threadId);
     switch (command) {
       case "cmd.context":
         this.takeContext(threadId, buffer);
         return;
       case "cmd.cancel":
-        this.cancelled(threadId, request);
+        this.incoming.cancelled(threadId, request);
         return;
       case "cmd.credit":
         this.creditOf(buffer, (total) => {
@@ -606,7 +536,7 @@ export class Connection implements Sink, Input, RequestOwner {
 
   private getServicesOrMetadata(threadId: ThreadId, command: string, buffer: Buffer): void {
     const weight = WEIGHT + command.length + buffer.length;
-    this.took(weight);
+    this.incoming.took(weight);
     if (!this.side.protocol(threadId, command, buffer)) {
       this.fail(threadId, failureCode.unknownCommand, `unknown command ${JSON.stringify(command)}`);
     }
@@ -618,202 +548,6 @@ export class Connection implements Sink, Input, RequestOwner {
     const context = isAgreed ? parseContext(buffer) : undefined;
     if (context === undefined) this.side.warn("a context is ignored: it was not agreed on, or has other values");
     else this.context = { threadId, context };
-  }
-
-  private cancelled(threadId: ThreadId, request: Request | undefined): void {
-    request?.giveUp(new StreamError("cancelled", "the caller has given the request up"));
-    const index = this.queue.findIndex((waiting) => waiting.threadId === threadId && !waiting.isOneWay);
-    if (index < 0) return;
-    const [waiting] = this.queue.splice(index, 1);
-    if (waiting === undefined) return;
-    this.held -= waiting.weight;
-    this.took(waiting.weight);
-    if (waiting.request !== undefined) this.forget(waiting.request);
-    this.fail(threadId, failureCode.cancelled, "the caller has given the request up");
-  }
-
-  // Requests and one-ways.
-
-  private request(threadId: ThreadId, isOneWay: boolean, command: string, buffer: Buffer, context: Context): void {
-    const weight = WEIGHT + commandLength(command) + buffer.length;
-    let request: Request | undefined;
-    if (context !== NO_CONTEXT) {
-      if (context.sends || context.receives) {
-        if (this.openStreams >= this.options.streams) {
-          this.took(weight);
-          this.refuseStream(threadId, isOneWay);
-          return;
-        }
-        this.openStreams++;
-      }
-      // Its time runs, and its parts come, while it waits.
-      request = new Request(this, threadId, isOneWay, command, buffer, context);
-      if (context.sends || context.receives) this.requests.set(threadId, request);
-    }
-    const sequence = this.allInOrder ?? (this.sequences.size > 0 ? this.sequences.get(command) : undefined);
-    const mayRun = this.isReady && this.queue.length === 0 && this.running < this.options.handlers;
-    if (mayRun && (sequence === undefined || !sequence.isBusy)) {
-      this.took(weight);
-      this.handle(request ?? new Request(this, threadId, isOneWay, command, buffer, NO_CONTEXT), sequence);
-      return;
-    }
-    this.held += weight;
-    this.queue.push({ threadId, isOneWay, command, buffer, context, weight, request });
-    // One chunk may exceed the window.
-    if (this.held - weight >= this.window) this.holdBack();
-  }
-
-  private refuseStream(threadId: ThreadId, isOneWay: boolean): void {
-    const text = `${this.options.streams} streams are open, which is the limit`;
-    if (isOneWay) this.send(threadId, RESPONSE, "cmd.enough", text);
-    else this.fail(threadId, failureCode.overloaded, text);
-  }
-
-  /** Handles what waits, as far as it may be. */
-  private work(): void {
-    if (!this.isReady) return;
-    for (let i = 0; i < this.queue.length && this.running < this.options.handlers; ) {
-      const waiting = this.queue[i] as Waiting;
-      const sequence = this.allInOrder ?? this.sequences.get(waiting.command);
-      if (sequence?.isBusy) {
-        if (this.allInOrder !== undefined) break;
-        i++;
-        continue;
-      }
-      if (i === 0) this.queue.shift();
-      else this.queue.splice(i, 1);
-      this.held -= waiting.weight;
-      this.took(waiting.weight);
-      const { threadId, isOneWay, command, buffer } = waiting;
-      this.handle(waiting.request ?? new Request(this, threadId, isOneWay, command, buffer, NO_CONTEXT), sequence);
-    }
-    if (this.isHeldBack) this.release();
-  }
-
-  private handle(request: Request, sequence: Sequence | undefined): void {
-    if (request.isLate) {
-      if (!request.isOneWay) this.fail(request.id, failureCode.deadline, "the deadline of the request has passed");
-      this.forget(request);
-      return;
-    }
-    let result: ReturnType<Handler>;
-    try {
-      const scope = request.scope;
-      result = scope === undefined ? this.side.handler(request) : runInScope(scope, () => this.side.handler(request));
-    } catch (error) {
-      this.failed(request, error);
-      return;
-    }
-    if (!isPromise(result) && !isIterable(result)) {
-      this.completed(request, result as Payload);
-      return;
-    }
-    if (sequence !== undefined) sequence.isBusy = true;
-    this.running++;
-    if (!request.isOneWay) this.requests.set(request.id, request);
-    const settled = isPromise(result) ? result : sendParts(request, result);
-    settled.then(
-      (value) => {
-        if (isIterable(value)) {
-          sendParts(request, value).then(
-            (last) => this.finished(request, sequence, last),
-            (error) => this.finishedBadly(request, sequence, error),
-          );
-        } else {
-          this.finished(request, sequence, value as Payload);
-        }
-      },
-      (error) => this.finishedBadly(request, sequence, error),
-    );
-  }
-
-  private finished(request: Request, sequence: Sequence | undefined, value: Payload): void {
-    this.completed(request, value);
-    this.left(sequence);
-  }
-
-  private finishedBadly(request: Request, sequence: Sequence | undefined, error: unknown): void {
-    this.failed(request, error);
-    this.left(sequence);
-  }
-
-  private left(sequence: Sequence | undefined): void {
-    this.running--;
-    if (sequence !== undefined) sequence.isBusy = false;
-    if (this.queue.length > 0) this.work();
-    if (this.idle.length > 0 && this.isIdle()) this.wakeIdle();
-  }
-
-  private completed(request: Request, value: Payload): void {
-    if (!isPayload(value)) {
-      const kind = `a ${typeof value}`;
-      this.failed(
-        request,
-        new TypeError(`the handler of ${JSON.stringify(request.command)} has returned ${kind}, not text or bytes`),
-      );
-      return;
-    }
-    request.beforeAnswer();
-    if (!request.isOneWay) this.answer(request.id, request.command, value);
-    this.forget(request);
-  }
-
-  private failed(request: Request, error: unknown): void {
-    const failure = failureOf(error);
-    const message = messageOf(error);
-    request.beforeAnswer();
-    if (!request.isOneWay) this.fail(request.id, failure?.code ?? "", message, failure?.data);
-    else this.side.warn(`the one-way ${JSON.stringify(request.command)} has failed: ${message}`);
-    this.forget(request);
-  }
-
-  private forget(request: Request): void {
-    if (this.requests.size > 0 && this.requests.delete(request.id) && request.hasStream) this.openStreams--;
-    request.answered();
-  }
-
-  // Flow.
-
-  private took(weight: number): void {
-    this.taken += weight;
-    if (this.taken - this.creditSent >= this.window / 2) this.credit();
-  }
-
-  private credit(): void {
-    if (!this.has("flow") || this.taken - this.creditSent < this.window / 2) return;
-    this.creditSent = this.taken;
-    this.send(0, ONE_WAY, "cmd.credit", String(this.taken));
-  }
-
-  /** Stops reading from a peer that sends more than is handled, unless it is needed for a reply. */
-  private holdBack(): void {
-    if (this.calls.size === 0 && this.openStreams === 0) {
-      this.isHeldBack = true;
-      this.transport.pause();
-      return;
-    }
-    this.isHeldBack = true;
-    if (this.held <= this.window * OVERRUN) return;
-    const last = this.queue.pop() as Waiting;
-    this.held -= last.weight;
-    this.took(last.weight);
-    if (last.request !== undefined) this.forget(last.request);
-    const text = `more than ${this.window * OVERRUN} bytes of requests and one-ways wait`;
-    if (last.isOneWay) this.side.warn(`the one-way ${JSON.stringify(last.command)} is dropped: ${text}`);
-    else this.fail(last.threadId, failureCode.overloaded, text);
-  }
-
-  /** Reads again, or stops to, as what is held and the open calls have changed. */
-  private release(): void {
-    if (!this.isHeldBack) return;
-    if (this.held <= this.window) {
-      this.isHeldBack = false;
-      this.transport.resume();
-    } else if (this.calls.size === 0 && this.openStreams === 0) {
-      this.transport.pause();
-    } else {
-      this.transport.resume();
-    }
   }
 
   private pump(): void {
@@ -855,8 +589,8 @@ export class Connection implements Sink, Input, RequestOwner {
   }
 
   private checkUnread(): void {
-    if (this.transport.waiting <= this.options.unread) return;
-    const text = `the other side does not read: ${this.transport.waiting} bytes of answers wait for it, the limit is ${this.options.unread}`;
+    if (this.transport.waiting <= this.unread) return;
+    const text = `the other side does not read: ${this.transport.waiting} bytes of answers wait for it, the limit is ${this.unread}`;
     this.close({ kind: "unread", message: text });
   }
 
@@ -866,26 +600,11 @@ export class Connection implements Sink, Input, RequestOwner {
     this.close({ kind: "broken", message: `the other side broke the protocol: ${error.message}` });
   }
 
-  private isIdle(): boolean {
-    return this.running === 0 && this.queue.length === 0;
-  }
-
-  private wakeIdle(): void {
-    const idle = this.idle;
-    this.idle = [];
-    for (const resolve of idle) resolve();
-  }
-
   private wakeWritten(): void {
     const written = this.written;
     this.written = [];
     for (const resolve of written) resolve();
   }
-}
-
-/** Commands that are handled one at a time. */
-class Sequence {
-  isBusy = false;
 }
 
 /** Returns true for a command that belongs to the protocol. */
@@ -894,88 +613,4 @@ export function isReserved(command: string): boolean {
   const first = command.charCodeAt(0);
   if (first === 0x63) return command.startsWith("cmd.");
   return first === 0x47 && (command === "GetMetadata" || command === "GetServices");
-}
-
-function commandLength(command: string): number {
-  for (let i = 0; i < command.length; i++) if (command.charCodeAt(i) >= 0x80) return Buffer.byteLength(command);
-  return command.length;
-}
-
-function isPromise(value: unknown): value is Promise<HandlerResult> {
-  return typeof value === "object" && value !== null && typeof (value as Promise<unknown>).then === "function";
-}
-
-function isIterable(value: unknown): value is AsyncIterable<Payload> {
-  return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
-}
-
-function isPayload(value: unknown): value is Payload {
-  return value == null || typeof value === "string" || value instanceof Uint8Array;
-}
-
-/** Sends what an async iterable gives as parts, and resolves to what it returns at last. */
-async function sendParts(request: Request, parts: AsyncIterable<Payload>): Promise<Payload> {
-  const iterator = parts[Symbol.asyncIterator]() as AsyncIterator<Payload, Payload | undefined>;
-  try {
-    for (;;) {
-      const { done, value } = await iterator.next();
-      if (done) return value;
-      await request.send(value);
-    }
-  } catch (error) {
-    await iterator.return?.();
-    // The caller has enough, and still gets its reply.
-    if (error instanceof StreamError && error.kind === "enough") return undefined;
-    throw error;
-  }
-}
-
-function failureText(code: string, message: string, data: unknown): string {
-  try {
-    return JSON.stringify({ code, message, data });
-  } catch {
-    return JSON.stringify({ code, message });
-  }
-}
-
-function parseFailure(buffer: Buffer): { code: string; message: string; data: unknown } {
-  const text = buffer.toString("utf8");
-  const none = { code: "", message: cut(text, FAILURE_LIMIT), data: undefined };
-  if (buffer.length > FAILURE_LIMIT) return none;
-  try {
-    const value = JSON.parse(text) as { code: unknown; message: unknown; data: unknown } | null;
-    if (typeof value?.code !== "string" || typeof value.message !== "string") return none;
-    return { code: value.code, message: value.message, data: value.data ?? undefined };
-  } catch {
-    return none;
-  }
-}
-
-function parseProgress(buffer: Buffer): Progress | undefined {
-  if (buffer.length > 4096) return undefined;
-  let value: Record<string, unknown>;
-  try {
-    value = JSON.parse(buffer.toString("utf8")) as Record<string, unknown>;
-  } catch {
-    return undefined;
-  }
-  const isWhole = (item: unknown): item is number => typeof item === "number" && item >= 0 && Math.trunc(item) === item;
-  if (typeof value !== "object" || value === null || !isWhole(value.done)) return undefined;
-  const progress: Progress = { done: value.done };
-  if (value.total !== undefined) {
-    if (!isWhole(value.total)) return undefined;
-    progress.total = value.total;
-  }
-  if (value.message !== undefined) {
-    if (typeof value.message !== "string") return undefined;
-    progress.message = value.message;
-  }
-  return progress;
-}
-
-/** Returns the beginning of a text, at most so many bytes. */
-function cut(text: string, length: number): string {
-  if (text.length * 3 <= length || Buffer.byteLength(text) <= length) return text;
-  const bytes = Buffer.from(text).subarray(0, length);
-  return bytes.toString("utf8").replace(/\ufffd+$/, "");
 }

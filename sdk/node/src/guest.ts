@@ -3,13 +3,14 @@
 import { basename } from "node:path";
 
 import { Caller } from "./caller.js";
-import { type CloseReason, Connection, type Options, type Side } from "./connection.js";
+import { Connection, type Side } from "./connection.js";
 import type { ThreadId } from "./decoder.js";
 import { isByHand, type Plan, plan, RegisterError, take } from "./descriptors.js";
 import type { Payload } from "./encoder.js";
 import { messageOf } from "./errors.js";
 import { listen } from "./listen.js";
 import { commonVersion, offer, parseMetadata, parseOffer } from "./negotiation.js";
+import type { CloseReason, Options } from "./options.js";
 import type { Handler } from "./request.js";
 import { describe, handlerOf, namesOf, type Service } from "./services.js";
 import type { Ends } from "./transport.js";

@@ -2,7 +2,6 @@
 
 export type { CallOptions, NotifyOptions, StreamCall } from "./caller.js";
 export { Caller } from "./caller.js";
-export type { CloseReason, Options } from "./connection.js";
 export type { ContextValues } from "./context.js";
 export type { Format, Limits } from "./decoder.js";
 export type { Payload } from "./encoder.js";
@@ -10,6 +9,7 @@ export type { CallErrorKind, StreamErrorKind } from "./errors.js";
 export { CallError, Failure, failureCode, ProtocolError, StartError, StreamError } from "./errors.js";
 export type { Commands, GuestOptions, LogLevel, Stop } from "./guest.js";
 export { Main, register } from "./guest.js";
+export type { CloseReason, Options } from "./options.js";
 export type { Grace, PluginOptions, Stopped } from "./plugin.js";
 export { Plugin } from "./plugin.js";
 export type { Exit, Output } from "./process.js";

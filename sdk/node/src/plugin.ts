@@ -5,11 +5,12 @@ import { connect } from "node:net";
 import { basename } from "node:path";
 
 import { Caller } from "./caller.js";
-import { type CloseReason, Connection, type OpenCall, type Options, type Side } from "./connection.js";
+import { Connection, type OpenCall, type Side } from "./connection.js";
 import type { Format, ThreadId } from "./decoder.js";
 import { CallError, StartError } from "./errors.js";
 import type { Commands, LogLevel } from "./guest.js";
 import { commonVersion, METADATA_LIMIT, offer, parseMetadata, parseOffer } from "./negotiation.js";
+import type { CloseReason, Options } from "./options.js";
 import { defaultEnv, type Exit, type Output, PluginProcess } from "./process.js";
 import type { Handler } from "./request.js";
 import {
