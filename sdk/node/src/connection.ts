@@ -56,6 +56,8 @@ export interface OpenCall {
   extra: CallExtra | undefined;
 }
 
+/** Chunks that are written together, at most: the other side begins with them while this one makes the next. */
+const BATCH = 16;
 /** Milliseconds in which a peer that does not read any more may still be read from. */
 const LAST_WORDS = 100;
 
@@ -73,6 +75,7 @@ export class Connection implements Sink, Input, IncomingOwner {
   private readonly unread: number;
   private readonly limits: Limits;
   private isFlushing = false;
+  private unflushed = 0;
   private readonly doFlush = (): void => this.flush();
 
   // Calls of this side.
@@ -561,16 +564,25 @@ export class Connection implements Sink, Input, IncomingOwner {
   // Writing.
 
   private schedule(): void {
+    if (++this.unflushed >= BATCH) {
+      this.flushNow();
+      return;
+    }
     if (this.isFlushing) return;
     this.isFlushing = true;
     process.nextTick(this.doFlush);
   }
 
+  private flushNow(): void {
+    this.unflushed = 0;
+    this.encoder.flush();
+    this.transport.expect(false);
+  }
+
   private flush(): void {
     this.isFlushing = false;
     if (this.encoder.pending === 0) return;
-    this.encoder.flush();
-    this.transport.expect(false);
+    this.flushNow();
     if (this.room.length > 0 || this.partRoom.length > 0) this.pump();
   }
 

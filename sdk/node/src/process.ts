@@ -5,7 +5,7 @@ import { closeSync, constants, openSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { Socket } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import type { Readable } from "node:stream";
 
 import { StartError } from "./errors.js";
@@ -137,7 +137,9 @@ export class PluginProcess {
   /** Starts a program with two pipes. */
   static async start(launch: Launch): Promise<PluginProcess> {
     const { ours, theirs } = await makePipes();
-    const { path, args, stdio } = launch;
+    const { args, stdio } = launch;
+    // Never one of PATH.
+    const path = resolve(launch.path);
     const isScript = /\.[cm]?js$/.test(path);
     const [program, first] = isScript ? [process.execPath, [path]] : [path, []];
     const isAmbiguous = args.length >= 2 && args.slice(0, 2).every((arg) => /^[0-9]+$/.test(arg));
@@ -159,7 +161,7 @@ export class PluginProcess {
       });
     } catch (error) {
       for (const fd of Object.values(ours)) closeSync(fd);
-      throw new StartError(startMessage(path, error as NodeJS.ErrnoException));
+      throw new StartError(startMessage(launch.path, error as NodeJS.ErrnoException));
     }
     child.on("error", () => {});
     return new PluginProcess(child, ours, launch);
