@@ -122,6 +122,7 @@ class Guest implements Side {
   private starting: Promise<void> | undefined;
   private isStopping = false;
   private isOver = false;
+  private warnings = 0;
 
   constructor(options: GuestOptions) {
     this.options = options;
@@ -183,8 +184,11 @@ class Guest implements Side {
     void this.end(reason);
   }
 
+  /** Logs the 1st, 2nd, 4th, 8th, … warning: the host could cause them without limit. */
   warn(message: string): void {
-    if (this.level === "debug" || this.level === "trace") this.say(message);
+    if (this.level === "off" || this.level === "error") return;
+    const count = ++this.warnings;
+    if ((count & (count - 1)) === 0) this.say(count === 1 ? message : `${message} (warning ${count})`);
   }
 
   private connect(ends: Ends): Main {

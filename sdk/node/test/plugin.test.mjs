@@ -381,6 +381,15 @@ test("a plugin that hangs is killed", async () => {
   assert.deepEqual(stopped, { status: null, signal: "SIGTERM", by: "term" });
 });
 
+test("a one-way that fails is logged, and not without limit", async () => {
+  const lines = [];
+  const plugin = await Plugin.start(GUEST, { onLine: (line) => lines.push(line) });
+  for (let i = 0; i < 100; i++) await plugin.notify("fail", "x");
+  await plugin.stop();
+  assert.equal(lines[0], 'guest.mjs: the one-way "fail" has failed: there is no x');
+  assert.equal(lines.length, 7);
+});
+
 test("a plugin ends with its host, however that ends", { timeout: 60_000 }, async () => {
   const script = `
     import { Plugin } from "pipeplug";
