@@ -1,0 +1,106 @@
+#!/bin/sh
+# Checks of the Node library, as CI runs them: linter, type checker, tests, the package in a clean directory,
+# conformance of both sides, and a soak. Writes into temporary folders only.
+#
+#   PIPEPLUG=path/of/pipeplug sdk/node/check.sh
+#
+# Exit status: 0 if all is well, 77 if a tool is missing, 1 if a check failed.
+set -u
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
+repository=$(CDPATH='' cd -- "$here/../.." && pwd) || exit 1
+
+missing() {
+    echo "sdk/node: $1 is missing: $2" >&2
+    exit 77
+}
+
+pipeplug=${PIPEPLUG:-}
+if [ -z "$pipeplug" ]; then
+    pipeplug=$repository/target/debug/pipeplug
+    [ -x "$pipeplug" ] || pipeplug=$(command -v pipeplug) || missing pipeplug "cargo build -p pipeplug, or set PIPEPLUG to its path"
+fi
+command -v "$pipeplug" >/dev/null || missing "$pipeplug" "set PIPEPLUG to the path of pipeplug"
+pipeplug=$(command -v "$pipeplug")
+case $pipeplug in
+/*) ;;
+*) pipeplug=$(pwd)/$pipeplug ;;
+esac
+command -v node >/dev/null || missing node "Debian: apt-get install nodejs npm"
+command -v npm >/dev/null || missing npm "Debian: apt-get install npm"
+node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 18 ? 1 : 0)' || missing "Node 18 or newer" "this one is $(node --version)"
+
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+
+step() {
+    name=$1
+    shift
+    if "$@" >"$work/log" 2>&1; then
+        echo "ok    $name"
+    else
+        echo "FAIL  $name: $*" >&2
+        grep -A 25 '^not ok' "$work/log" >&2 || tail -n 60 "$work/log" >&2
+        exit 1
+    fi
+}
+
+# A copy: nothing is written beside the sources. The tests look for the vectors where the repository has them.
+mkdir -p "$work/sdk/node" "$work/crates/pipeplug-wire/tests"
+(cd "$here" && tar cf - --exclude=node_modules --exclude=dist --exclude='*.tgz' .) | (cd "$work/sdk/node" && tar xf -) || exit 1
+cp -R "$repository/crates/pipeplug-wire/tests/vectors" "$work/crates/pipeplug-wire/tests/" || exit 1
+cd "$work/sdk/node" || exit 1
+# The tools are those of package-lock.json.
+if [ -d "$here/node_modules/typescript" ]; then
+    ln -s "$here/node_modules" node_modules
+elif ! npm ci --no-audit --no-fund >"$work/log" 2>&1; then
+    tail -n 5 "$work/log" >&2
+    missing "the development tools" "npm ci in sdk/node needs the package registry, or a cache of it"
+fi
+
+step "types" npx --no-install tsc -p .
+step "lint" npx --no-install biome check .
+step "tests" timeout 200 node --test test/vectors.test.mjs test/plugin.test.mjs
+
+packed() {
+    npm pack --pack-destination "$work" || return 1
+    mkdir "$work/clean" && cd "$work/clean" || return 1
+    # A clean directory, which has the package and nothing else.
+    npm init -y >/dev/null && npm install --offline --no-audit --no-fund "$work"/pipeplug-*.tgz || return 1
+    test "$(ls node_modules)" = pipeplug || return 1
+    cat >cjs.cjs <<'END'
+const { register } = require("pipeplug");
+register({ commands: { upper: (request) => request.text().toUpperCase() } });
+END
+    cat >esm.mjs <<'END'
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import { Failure, Plugin } from "pipeplug";
+if (createRequire(import.meta.url)("pipeplug").Failure !== Failure) throw new Error("there are two copies");
+const plugin = await Plugin.start(fileURLToPath(new URL("cjs.cjs", import.meta.url)));
+if ((await plugin.callText("upper", "hello")) !== "HELLO") throw new Error("another reply");
+await plugin.stop();
+END
+    node esm.mjs || return 1
+    cp "$work/sdk/node/test/package/use.ts" use.cts && cp use.cts use.mts || return 1
+    # The types of Node, and nothing else of the tools.
+    tsc=$(cd "$work/sdk/node/node_modules" && pwd -P)
+    "$tsc/.bin/tsc" --noEmit --strict --module Node16 --target ES2022 --types node --typeRoots "$tsc/@types" use.cts use.mts
+}
+step "package, installed and used" packed
+
+cd "$work/sdk/node" || exit 1
+for format in standard classic; do
+    step "conform as plugin, $format" "$pipeplug" conform --format $format ./test/conformer.mjs
+    tail -n 1 "$work/log"
+done
+step "conform as plugin, stdin and stdout" "$pipeplug" conform --stdio ./test/conformer.mjs
+tail -n 1 "$work/log"
+step "conform as host" "$pipeplug" conform --as host --jobs 2 -- node ./test/conformer-host.mjs '{plugin}'
+tail -n 1 "$work/log"
+step "greeter: Node calls Node" node samples/greeter-host.mjs Ann
+step "sample1: Node calls Node" node samples/sample1-host.mjs
+step "echo: Rust calls Node" "$pipeplug" run ./samples/echo.mjs --call upper hello
+step "greeter: Rust calls Node" "$pipeplug" run ./samples/greeter-plugin.mjs --call greeter.greet name=Ann language=fr
+step "soak" node test/soak.mjs "$pipeplug"
+cat "$work/log"

@@ -1,0 +1,386 @@
+/** Calls and one-ways: what a host does with a plugin, and a plugin with its host. */
+
+import { type CallExtra, type Connection, isReserved, type OpenCall } from "./connection.js";
+import { CONTEXT_LIMIT, type ContextValues, currentScope, type Scope } from "./context.js";
+import { ONE_WAY } from "./decoder.js";
+import { isWritable, type Payload } from "./encoder.js";
+import { CallError, StreamError } from "./errors.js";
+import { type Progress, textOf } from "./request.js";
+import { PartSender, Parts } from "./stream.js";
+
+/** Options of a one-way. */
+export interface NotifyOptions {
+  /** Values for the handler, such as `traceparent`; its own calls carry them on. */
+  context?: ContextValues;
+  /** Ends the wait for room. */
+  signal?: AbortSignal;
+}
+
+/** Options of a call. */
+export interface CallOptions extends NotifyOptions {
+  /** Gives the call up, and tells the handler. The call rejects with the signal's reason. */
+  signal?: AbortSignal;
+  /** Milliseconds until the call is given up. The handler knows, and its own calls inherit it. */
+  timeout?: number;
+  /** Takes reports of how far the work is. */
+  onProgress?: (progress: Progress) => void;
+}
+
+/** Call with parts: an async iterable of the parts of the reply, and the sender of those of the request. */
+export interface StreamCall extends AsyncIterable<Buffer> {
+  /** Parts of the reply. */
+  readonly parts: Parts;
+  /** Reply that follows the parts. */
+  readonly reply: Promise<Buffer>;
+  /** Sender of the parts of the request. */
+  readonly sender: PartSender;
+  /** Sends a part. Resolves once there was room for it. */
+  send(part: Payload): Promise<void>;
+  /** Tells the handler that the parts are complete. */
+  finish(): Promise<void>;
+}
+
+type Prepared = { kind: "plain" } | { kind: "context"; text: string; until: number };
+
+/** Side of a connection that is called. */
+export abstract class Caller {
+  /** @internal */
+  protected readonly connection: Connection;
+
+  /** @internal */
+  protected constructor(connection: Connection) {
+    this.connection = connection;
+  }
+
+  /** Calls a command, and resolves to the data of its reply. */
+  call(command: string, payload?: Payload, options?: CallOptions): Promise<Buffer> {
+    const { connection } = this;
+    if (options === undefined && currentScope() === undefined) {
+      const isPlain = connection.canSend() && connection.reason === undefined && !isReserved(command);
+      if (isPlain && connection.format === "standard") {
+        return new Promise((resolve, reject) => {
+          connection.sendRequest(command, payload, { command, resolve, reject, extra: undefined });
+        });
+      }
+    }
+    return new Promise((resolve, reject) => {
+      const call: OpenCall = { command, resolve, reject, extra: undefined };
+      if (command === "cmd.ping") reject(reservedError(command));
+      else this.begin(call, payload, options ?? {}, "", undefined);
+    });
+  }
+
+  /** Calls a command, and resolves to its reply as text. */
+  async callText(command: string, payload?: Payload, options?: CallOptions): Promise<string> {
+    return textOf(command, await this.call(command, payload, options));
+  }
+
+  /** Calls a command with a value as JSON, and resolves to the value of its reply; undefined if that is empty. */
+  async callJson<T = unknown>(command: string, value?: unknown, options?: CallOptions): Promise<T> {
+    const payload = value === undefined ? undefined : JSON.stringify(value);
+    const reply = await this.call(command, payload, options);
+    if (reply.length === 0) return undefined as T;
+    try {
+      return JSON.parse(textOf(command, reply)) as T;
+    } catch (error) {
+      if (error instanceof CallError) throw error;
+      throw new CallError(
+        "invalid",
+        command,
+        `the reply to ${JSON.stringify(command)} is no JSON: ${(error as Error).message}`,
+      );
+    }
+  }
+
+  /** Sends a one-way. Resolves once there was room for it. */
+  notify(command: string, payload?: Payload, options: NotifyOptions = {}): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.sendNotice(command, payload, options, "", () => resolve(), reject);
+    });
+  }
+
+  /** Calls a command with parts in both directions. */
+  stream(command: string, payload?: Payload, options: CallOptions = {}): StreamCall {
+    const { connection } = this;
+    let id = 0;
+    const parts = new Parts(
+      {
+        credit: (total) => connection.send(id, ONE_WAY, "cmd.part.credit", String(total)),
+        enough: (reason) => connection.send(id, ONE_WAY, "cmd.enough", reason),
+      },
+      connection.streamWindow,
+    );
+    const sender = this.partSender(() => id);
+    const reply = new Promise<Buffer>((resolve, reject) => {
+      const failed = (error: unknown): void => {
+        const cause = error instanceof CallError ? error : new StreamError("cancelled", "the call was given up");
+        parts.end(error instanceof Error ? error : cause);
+        sender.fail(cause instanceof StreamError ? cause : new StreamError("closed", cause.message));
+        reject(error);
+      };
+      if (!connection.has("stream")) {
+        failed(
+          new CallError(
+            "unsupported",
+            command,
+            "the other side takes no streams: it does not name the feature `stream`",
+            { sent: false },
+          ),
+        );
+        return;
+      }
+      sender.hold();
+      const call: OpenCall = { command, resolve, reject: failed, extra: { parts, sender } };
+      this.begin(call, payload, options, "send receive", (number) => {
+        id = number;
+        sender.widen(connection.peerStreamWindow);
+      });
+    });
+    // Whoever takes the parts has the error from them.
+    reply.catch(() => {});
+    return {
+      parts,
+      reply,
+      sender,
+      send: (part) => sender.send(part),
+      finish: () => sender.finish(),
+      [Symbol.asyncIterator]: () => parts,
+    };
+  }
+
+  /** Sends a one-way that is followed by parts. */
+  notifyStream(command: string, payload?: Payload, options: NotifyOptions = {}): PartSender {
+    const { connection } = this;
+    let id = 0;
+    const sender = this.partSender(
+      () => id,
+      () => connection.closeOneWayStream(id),
+    );
+    if (!connection.has("stream")) {
+      sender.fail(new StreamError("closed", "the other side takes no streams: it does not name the feature `stream`"));
+      return sender;
+    }
+    sender.hold();
+    const sent = (number: number): void => {
+      id = number;
+      connection.openOneWayStream(id, sender);
+      sender.widen(connection.peerStreamWindow);
+    };
+    const failed = (error: unknown): void => {
+      sender.fail(new StreamError("cancelled", error instanceof Error ? error.message : String(error)));
+    };
+    this.sendNotice(command, payload, options, "send", sent, failed);
+    return sender;
+  }
+
+  /** Asks whether the other side reads and answers. */
+  ping(options: CallOptions = {}): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const call: OpenCall = { command: "cmd.ping", resolve: () => resolve(), reject, extra: undefined };
+      this.begin(call, undefined, options, "", undefined);
+    });
+  }
+
+  private partSender(id: () => number, ended?: () => void): PartSender {
+    const { connection } = this;
+    return new PartSender(
+      {
+        part: (payload) => connection.send(id(), ONE_WAY, "cmd.part", payload),
+        end: (reason) => {
+          connection.send(id(), ONE_WAY, "cmd.end", reason);
+          ended?.();
+        },
+        isFull: () => connection.isFull(),
+        whenRoom: (call) => connection.whenRoom(call),
+      },
+      connection.peerStreamWindow,
+    );
+  }
+
+  /** Checks what does not depend on the connection, and assembles the context. */
+  private prepare(command: string, options: CallOptions, stream: string, isCall: boolean): Prepared {
+    const { connection } = this;
+    // `ping` is the only call that this side makes of the protocol's.
+    const isPing = isCall && stream === "" && command === "cmd.ping";
+    if (isReserved(command) && !isPing) {
+      throw reservedError(command);
+    }
+    if (!isWritable(connection.format, command)) {
+      const text = `the command ${JSON.stringify(command)} has a space or a NUL, which the classic format cannot write`;
+      throw new CallError("invalid", command, text, { sent: false });
+    }
+    if (connection.reason !== undefined) {
+      throw new CallError("closed", command, `${JSON.stringify(command)} was not sent: ${connection.reason.message}`, {
+        sent: false,
+      });
+    }
+    const scope: Scope | undefined = currentScope();
+    let until = Number.POSITIVE_INFINITY;
+    if (options.timeout !== undefined) until = performance.now() + Math.max(0, options.timeout);
+    if (isCall && scope?.deadline !== undefined) until = Math.min(until, scope.deadline);
+    const values = { ...scope?.values, ...options.context };
+    const object: Record<string, unknown> = {};
+    if (stream !== "") object.stream = stream;
+    if (options.onProgress !== undefined && connection.has("progress")) object.progress = true;
+    if (Object.keys(values).length > 0) object.values = values;
+    if (until === Number.POSITIVE_INFINITY && Object.keys(object).length === 0) return { kind: "plain" };
+    return { kind: "context", text: JSON.stringify(object), until };
+  }
+
+  /** Sends the context, with the time that is left. */
+  private sendContext(prepared: Prepared): boolean {
+    const { connection } = this;
+    if (prepared.kind === "plain" || !connection.has("context")) return false;
+    let text = prepared.text;
+    if (prepared.until !== Number.POSITIVE_INFINITY) {
+      const left = Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.ceil(prepared.until - performance.now())));
+      text = `{"deadline_ms":${left}${text === "{}" ? "" : `,${text.slice(1, -1)}`}}`;
+    }
+    if (text === "{}") return false;
+    if (Buffer.byteLength(text) > CONTEXT_LIMIT) {
+      throw new RangeError(`the context is ${Buffer.byteLength(text)} bytes long, the limit is ${CONTEXT_LIMIT}`);
+    }
+    connection.sendContext(text);
+    return true;
+  }
+
+  /** Begins a call: sends it, or has it wait for room. */
+  private begin(
+    call: OpenCall,
+    payload: Payload,
+    options: CallOptions,
+    stream: string,
+    sent: ((id: number) => void) | undefined,
+  ): void {
+    const { connection } = this;
+    const { signal } = options;
+    if (signal?.aborted) {
+      call.reject(signal.reason);
+      return;
+    }
+    let prepared: Prepared;
+    try {
+      prepared = this.prepare(call.command, options, stream, true);
+    } catch (error) {
+      call.reject(error);
+      return;
+    }
+    let id: number | undefined;
+    let withdraw: (() => void) | undefined;
+    let timer: NodeJS.Timeout | undefined;
+    const giveUp = (error: unknown): void => {
+      done();
+      if (id === undefined) withdraw?.();
+      else connection.giveUp(id);
+      call.reject(error);
+    };
+    const aborted = (): void => giveUp(signal?.reason);
+    const done = (): void => {
+      signal?.removeEventListener("abort", aborted);
+      if (timer !== undefined) clearTimeout(timer);
+    };
+    const passed = (): void => {
+      const wasSent = id !== undefined;
+      const after = options.timeout === undefined ? "its deadline" : `${options.timeout} ms`;
+      const text = wasSent
+        ? `no reply to ${JSON.stringify(call.command)} within ${after}`
+        : `${JSON.stringify(call.command)} was not sent within ${after}`;
+      giveUp(new CallError("timedOut", call.command, text, { code: "timed_out", sent: wasSent }));
+    };
+    if (prepared.kind === "context" || signal !== undefined) {
+      signal?.addEventListener("abort", aborted);
+      const extra: CallExtra = { ...call.extra, done };
+      if (options.onProgress !== undefined) extra.onProgress = options.onProgress;
+      call.extra = extra;
+      if (prepared.kind === "context" && prepared.until !== Number.POSITIVE_INFINITY) {
+        timer = setTimeout(passed, Math.min(0x7fff_ffff, prepared.until - performance.now()));
+      }
+    }
+    const send = (): void => {
+      if (connection.reason !== undefined) {
+        done();
+        call.reject(
+          new CallError(
+            "closed",
+            call.command,
+            `${JSON.stringify(call.command)} was not sent: ${connection.reason.message}`,
+            { sent: false },
+          ),
+        );
+        return;
+      }
+      try {
+        this.sendContext(prepared);
+      } catch (error) {
+        done();
+        call.reject(new CallError("invalid", call.command, (error as Error).message, { sent: false }));
+        return;
+      }
+      id =
+        call.command === "cmd.ping" ? connection.sendPing(call) : connection.sendRequest(call.command, payload, call);
+      sent?.(id);
+    };
+    // A ping has no weight, and is never held back.
+    if (connection.canSend() || call.command === "cmd.ping") send();
+    else withdraw = connection.whenSendable(send);
+  }
+
+  private sendNotice(
+    command: string,
+    payload: Payload,
+    options: NotifyOptions,
+    stream: string,
+    sent: (id: number) => void,
+    failed: (error: unknown) => void,
+  ): void {
+    const { connection } = this;
+    const { signal } = options;
+    if (signal?.aborted) {
+      failed(signal.reason);
+      return;
+    }
+    let prepared: Prepared;
+    try {
+      const { context } = options;
+      prepared = this.prepare(command, context === undefined ? {} : { context }, stream, false);
+    } catch (error) {
+      failed(error);
+      return;
+    }
+    const send = (): void => {
+      signal?.removeEventListener("abort", aborted);
+      if (connection.reason !== undefined) {
+        failed(
+          new CallError("closed", command, `${JSON.stringify(command)} was not sent: ${connection.reason.message}`, {
+            sent: false,
+          }),
+        );
+        return;
+      }
+      let isNumbered = false;
+      try {
+        isNumbered = this.sendContext(prepared);
+      } catch (error) {
+        failed(new CallError("invalid", command, (error as Error).message, { sent: false }));
+        return;
+      }
+      sent(connection.sendOneWay(command, payload, isNumbered));
+    };
+    let withdraw: (() => void) | undefined;
+    const aborted = (): void => {
+      withdraw?.();
+      failed(signal?.reason);
+    };
+    if (connection.canSend()) {
+      send();
+      return;
+    }
+    signal?.addEventListener("abort", aborted, { once: true });
+    withdraw = connection.whenSendable(send);
+  }
+}
+
+function reservedError(command: string): CallError {
+  const text = `${JSON.stringify(command)} belongs to the protocol: use ping, stop or the metadata`;
+  return new CallError("reserved", command, text, { sent: false });
+}

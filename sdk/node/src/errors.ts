@@ -1,0 +1,168 @@
+/** Errors of handlers, calls, streams, starts and stops. */
+
+/** Codes of failures that mean the same for every plugin. */
+export const failureCode = {
+  unknownCommand: "unknown_command",
+  refused: "refused",
+  overloaded: "overloaded",
+  cancelled: "cancelled",
+  deadline: "deadline",
+  tooLarge: "too_large",
+  panicked: "panicked",
+  unanswered: "unanswered",
+  methodError: "method_error",
+  invalidArgument: "invalid_argument",
+  invalidResult: "invalid_result",
+} as const;
+
+/** Error that a handler throws: code for programs, message for people, and JSON data. */
+export class Failure extends Error {
+  override readonly name = "Failure";
+  /** Lowercase words joined by `_`. Empty for none. */
+  readonly code: string;
+  /** Any JSON that belongs to the code. */
+  readonly data: unknown;
+
+  constructor(code: string, message: string, data?: unknown) {
+    super(message);
+    this.code = code;
+    this.data = data;
+  }
+}
+
+/** Reason that a call has no result. */
+export type CallErrorKind =
+  /** The other side answered with an error. */
+  | "remote"
+  /** The time-out passed. */
+  | "timedOut"
+  /** The connection ended. */
+  | "closed"
+  /** The reply was over this side's limit. */
+  | "tooLarge"
+  /** The command belongs to the protocol. */
+  | "reserved"
+  /** The other side does not name the feature that is needed. */
+  | "unsupported"
+  /** The request cannot be written in this format, or its context is too long. */
+  | "invalid";
+
+/** Error of a call or one-way. A call that its `AbortSignal` ends rejects with the signal's reason. */
+export class CallError extends Error {
+  override readonly name = "CallError";
+  readonly kind: CallErrorKind;
+  readonly command: string;
+  /** Code of the other side's failure; empty if it has none. */
+  readonly code: string;
+  /** Data of the other side's failure. */
+  readonly data: unknown;
+  /** False if the other side has certainly not seen the request. */
+  readonly sent: boolean;
+
+  constructor(
+    kind: CallErrorKind,
+    command: string,
+    message: string,
+    rest: { code?: string; data?: unknown; sent?: boolean } = {},
+  ) {
+    super(message);
+    this.kind = kind;
+    this.command = command;
+    this.code = rest.code ?? "";
+    this.data = rest.data;
+    this.sent = rest.sent ?? true;
+  }
+}
+
+/** Reason that a direction of a stream ended early. */
+export type StreamErrorKind = "aborted" | "enough" | "cancelled" | "deadline" | "closed" | "tooLarge";
+
+/** Error of sending or receiving parts. */
+export class StreamError extends Error {
+  override readonly name = "StreamError";
+  readonly kind: StreamErrorKind;
+
+  constructor(kind: StreamErrorKind, message: string) {
+    super(message);
+    this.kind = kind;
+  }
+}
+
+/** Error of starting a plugin. */
+export class StartError extends Error {
+  override readonly name = "StartError";
+  /** Last lines that the plugin wrote to its standard error. */
+  readonly stderr: readonly string[];
+
+  constructor(message: string, stderr: readonly string[] = []) {
+    super(message);
+    this.stderr = stderr;
+  }
+}
+
+/** Field of a chunk that broke the protocol. */
+export type Field = "threadID" | "direction" | "len(cmd)" | "cmd" | "len(buffer)" | "buffer";
+
+/** Rule of the protocol that was broken. */
+export type BrokenKind =
+  | "no-digits"
+  | "not-a-digit"
+  | "leading-zero"
+  | "too-large"
+  | "no-nul"
+  | "nul-in-cmd"
+  | "not-utf8"
+  | "end";
+
+const EXPECTED: Record<BrokenKind, string> = {
+  "no-digits": "expected at least one digit, found NUL",
+  "not-a-digit": "expected digits up to a NUL",
+  "leading-zero": "expected NUL behind a leading zero",
+  "too-large": "expected a number of at most 18446744073709551615",
+  "no-nul": "expected NUL behind the announced length",
+  "nul-in-cmd": "expected a cmd up to a space, found NUL",
+  "not-utf8": "expected UTF-8",
+  end: "expected further bytes, found the end of the stream",
+};
+
+/** Error of a stream that breaks the protocol, or ends inside a chunk. */
+export class ProtocolError extends Error {
+  override readonly name = "ProtocolError";
+  readonly field: Field;
+  /** Position in the stream of the byte that broke the rule. */
+  readonly offset: number;
+  readonly kind: BrokenKind;
+
+  constructor(field: Field, offset: number, kind: BrokenKind, found?: number) {
+    const seen =
+      found === undefined || kind === "no-digits" || kind === "end"
+        ? ""
+        : `, found 0x${found.toString(16).padStart(2, "0")}`;
+    super(`broken chunk at byte ${offset} of the stream, in its ${field}: ${EXPECTED[kind]}${seen}`);
+    this.field = field;
+    this.offset = offset;
+    this.kind = kind;
+  }
+}
+
+/** Returns the text of anything that was thrown, with the texts of its causes. */
+export function messageOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  let text = error.message || error.name;
+  let cause = error.cause;
+  for (let depth = 0; depth < 8 && cause !== undefined; depth++) {
+    text += `: ${cause instanceof Error ? cause.message : String(cause)}`;
+    cause = cause instanceof Error ? cause.cause : undefined;
+  }
+  return text;
+}
+
+/** Finds the `Failure` in an error or its causes. */
+export function failureOf(error: unknown): Failure | undefined {
+  let found = error;
+  for (let depth = 0; depth < 8 && found instanceof Error; depth++) {
+    if (found instanceof Failure) return found;
+    found = found.cause;
+  }
+  return undefined;
+}
