@@ -118,9 +118,20 @@ fn read_tree(root: &Path, dir: &Path, files: &mut Vec<TextFile>) -> anyhow::Resu
 
 /// Git has a file in place of its folder in a worktree.
 fn is_generated(dir: &Path) -> bool {
-    [".git", "target", "fuzz/artifacts", "fuzz/corpus", "fuzz/coverage"]
-        .iter()
-        .any(|generated| dir.ends_with(generated))
+    [
+        ".git",
+        "target",
+        "fuzz/artifacts",
+        "fuzz/corpus",
+        "fuzz/coverage",
+        "node_modules",
+        "__pycache__",
+        "sdk/c/build",
+        "sdk/node/dist",
+        "sdk/python/dist",
+    ]
+    .iter()
+    .any(|generated| dir.ends_with(generated))
 }
 
 /// Attributes that allow `unsafe_code`, which the workspace denies, above anything but `mod sys`.

@@ -111,6 +111,9 @@ fn only_what_is_built_is_left_out() {
         ("wire/fuzz/corpus", true),
         ("docs/coverage", false),
         (".github", false),
+        ("sdk/node/node_modules", true),
+        ("sdk/node/dist", true),
+        ("dist", false),
     ] {
         assert_eq!(is_generated(Path::new(dir)), generated, "{dir}");
     }

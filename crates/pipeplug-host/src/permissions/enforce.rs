@@ -13,7 +13,7 @@ use super::path::{Base, PermittedPath};
 use crate::integrity::LockFile;
 use crate::plugin::{PluginBuilder, StartError, StartErrorKind};
 use crate::process::Launch;
-use crate::sandbox::{DeclaredFile, Sandbox, Within, is_of_programs};
+use crate::sandbox::{DeclaredFile, Sandbox, is_of_programs};
 
 /// Variable that tells a plugin where its own folder is, if it may use files of it.
 const OWN_FOLDER: &str = "PIPEPLUG_PLUGIN_DIR";
@@ -246,7 +246,7 @@ impl Places {
         }
         // A plugin that writes to these gives itself whatever it wants, from the next start on.
         files.not_writable.push(self.program.clone());
-        files.not_writable.extend(lock_file.and_then(|path| fs::canonicalize(path).ok()));
+        files.not_writable.extend(lock_file.into_iter().flat_map(files_on_the_way));
         sandbox = permissions.connect.iter().copied().fold(sandbox, Sandbox::connect);
         Ok(permissions.bind.iter().copied().fold(sandbox, Sandbox::bind))
     }
@@ -256,8 +256,8 @@ impl Places {
             Base::Root => {
                 let path = Path::new("/").join(path.below());
                 let is_of_system = is_of_programs(&path) || path.starts_with("/etc");
-                let within = if is_of_system { Within::Anywhere } else { Within::Itself };
-                return Ok(DeclaredFile { path, within });
+                let real = (!is_of_system).then(|| path.clone());
+                return Ok(DeclaredFile { path, real });
             }
             Base::Plugin => Some(&self.plugin),
             Base::Home => self.home.as_ref(),
@@ -265,13 +265,33 @@ impl Places {
             Base::Cwd => self.cwd.as_ref(),
         };
         let place = place.ok_or_else(|| format!("there is no {}", path.base().placeholder()))?;
-        let within = Within::Folder(place.real.clone());
-        let named = match path.below() {
-            "" => place.named.clone(),
-            below => place.named.join(below),
+        let below = |folder: &Path| match path.below() {
+            "" => folder.to_owned(),
+            below => folder.join(below),
         };
-        Ok(DeclaredFile { path: named, within })
+        Ok(DeclaredFile { path: below(&place.named), real: Some(below(&place.real)) })
     }
+}
+
+/// The file of a path, and each symbolic link that leads to it, without a link in their own paths.
+fn files_on_the_way(path: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<_> = fs::canonicalize(path).into_iter().collect();
+    let Ok(mut path) = std::path::absolute(path) else { return found };
+    // As many links as the system follows.
+    for _ in 0..40 {
+        let mut ways: Vec<_> = path.ancestors().map(Path::to_owned).collect();
+        ways.reverse();
+        let link = ways.into_iter().find_map(|way| Some((fs::read_link(&way).ok()?, way)));
+        let Some((target, link)) = link else { break };
+        let Some(folder) = link.parent().and_then(|folder| fs::canonicalize(folder).ok()) else {
+            break;
+        };
+        found.push(folder.join(link.file_name().unwrap_or_default()));
+        let rest = path.strip_prefix(&link).unwrap_or(Path::new("")).to_owned();
+        let target = folder.join(target);
+        path = if rest.as_os_str().is_empty() { target } else { target.join(rest) };
+    }
+    found
 }
 
 fn is_missing(error: &io::Error) -> bool {

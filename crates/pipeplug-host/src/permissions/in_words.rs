@@ -56,7 +56,7 @@ impl PermittedPath {
 
 /// Quotes a name that could be taken for words of the sentence.
 fn shown(name: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "_-./@+:~".contains(c);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./@+:~".contains(c);
     if name.chars().all(is_plain) { name.to_owned() } else { format!("{name:?}") }
 }
 
@@ -79,7 +79,7 @@ mod tests {
         let all: Permissions =
             r#"{"read":["/usr/share/dict","/","{plugin}/words","{home}","/x, and nothing else"],
             "write":["{home}/.cache/spell","{temp}","{cwd}"],"execute":["/opt/x"],"connect":[443],
-            "bind":[1,2,3],"commands":["log","find"],"environment":["EDITOR","a\u202eb"]}"#
+            "bind":[1,2,3],"commands":["log","find"],"environment":["EDITOR","a\u202eb","a\u3164b"]}"#
                 .parse()
                 .unwrap();
         assert_eq!(
@@ -97,7 +97,7 @@ mod tests {
                 "connect to TCP port 443, on any machine",
                 "listen on TCP ports 1, 2 and 3",
                 "send its host the commands find and log",
-                "see the environment variables EDITOR and \"a\\u{202e}b\"",
+                "see the environment variables EDITOR, \"a\\u{202e}b\" and \"a\u{3164}b\"",
             ]
         );
         assert!(Permissions::default().in_words().is_empty());

@@ -25,6 +25,8 @@ use crate::plugin::Metadata;
 const MOST: usize = 64;
 /// Length of a name or path, in bytes.
 const LENGTH_MAX: usize = 4096;
+/// Size of all of them as JSON, in bytes. More is not read to its end either.
+const TEXT_MAX: usize = 8 << 10;
 /// Size of a file with permissions, in bytes.
 const FILE_MAX: u64 = 64 << 10;
 
@@ -165,15 +167,21 @@ impl Permissions {
                 "commands" => all.commands = set("commands", values, name)?,
                 "environment" => all.environment = set("environment", values, variable)?,
                 _ => {
-                    let (what, name) = ("the kind of permission", kind.clone());
+                    let (what, name) = ("the kind of permission", kind.chars().take(100).collect());
                     return Err(PermissionsError::Unknown { what, name });
                 }
             }
         }
-        match all.count() {
-            ..=MOST => Ok(all),
-            count => Err(PermissionsError::TooMany { count }),
+        let count = all.count();
+        if count > MOST {
+            return Err(PermissionsError::TooMany { count });
         }
+        let length = all.to_json().to_string().len();
+        if length > TEXT_MAX {
+            let problem = format!("it has {length} bytes, the limit is {TEXT_MAX}");
+            return Err(malformed(problem));
+        }
+        Ok(all)
     }
 
     /// Gives the JSON object that [`FromStr`](std::str::FromStr) reads.
@@ -411,5 +419,18 @@ mod tests {
         nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let error = Permissions::beside(&plugin).unwrap_err().to_string();
         assert!(error.contains("it is a FIFO"), "{error}");
+    }
+
+    #[test]
+    fn the_system_itself_and_long_lists_are_refused() {
+        for path in ["/proc", "/proc/1/root", "/sys", "//./dev/shm"] {
+            let text = serde_json::json!({ "read": [path] }).to_string();
+            let error = text.parse::<Permissions>().unwrap_err().to_string();
+            assert!(error.contains("which are the system itself"), "{path}: {error}");
+        }
+        let paths: Vec<_> = (0..4).map(|i| format!("/{i}{}", "x".repeat(3000))).collect();
+        let text = serde_json::json!({ "read": paths }).to_string();
+        let error = text.parse::<Permissions>().unwrap_err().to_string();
+        assert!(error.contains("the limit is 8192"), "{error}");
     }
 }

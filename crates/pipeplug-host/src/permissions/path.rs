@@ -52,7 +52,7 @@ impl PermittedPath {
                 let base = Base::NAMED.into_iter().find(|base| base.placeholder() == placeholder);
                 let base = base.ok_or_else(|| PermissionsError::Unknown {
                     what: "the placeholder",
-                    name: placeholder.to_owned(),
+                    name: placeholder.chars().take(100).collect(),
                 })?;
                 (base, rest)
             }
@@ -68,6 +68,10 @@ impl PermittedPath {
         let names: Vec<_> = rest.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
         if names.contains(&"..") {
             return Err(invalid(kind, text, "it has `..`, which could lead anywhere"));
+        }
+        if base == Base::Root && matches!(names.first(), Some(&("proc" | "sys" | "dev"))) {
+            let problem = "no permission is for /proc, /sys and /dev, which are the system itself";
+            return Err(invalid(kind, text, problem));
         }
         Ok(Self { base, below: names.join("/") })
     }

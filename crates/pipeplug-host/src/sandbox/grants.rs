@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-use super::{DeclaredFile, Files, Within};
+use super::{DeclaredFile, Files};
 use crate::files::is_unknown_call;
 use crate::sys::{self, Identity, Kind};
 
@@ -302,18 +302,13 @@ impl Grant {
             return Ok(self);
         }
         let real = fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?;
-        for DeclaredFile { within, .. } in bounds {
-            let (is_there, place) = match within {
-                Within::Folder(folder) => (real.starts_with(folder), folder),
-                Within::Itself => (real == self.path, &self.path),
-                Within::Anywhere => continue,
-            };
-            if !is_there {
-                return Err(io::Error::other(format!(
-                    "a symbolic link leads from there to {real:?}, which is not in {place:?}; a \
-                     permission names the target of a link"
-                )));
-            }
+        // A plugin with a folder to write to can make links there, and declare one of them later.
+        let allowed = bounds.into_iter().filter_map(|DeclaredFile { real, .. }| real.as_ref());
+        if let Some(allowed) = allowed.into_iter().find(|allowed| **allowed != real) {
+            return Err(io::Error::other(format!(
+                "a symbolic link leads from {allowed:?} to {real:?}; a permission names the target \
+                 of a link"
+            )));
         }
         match files.not_writable.iter().find(|file| keeps && file.starts_with(&real)) {
             Some(file) => Err(io::Error::other(format!(

@@ -115,18 +115,8 @@ pub(crate) struct Files {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeclaredFile {
     pub(crate) path: PathBuf,
-    pub(crate) within: Within,
-}
-
-/// The place that the open file has to be in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Within {
-    /// This folder, which has no symbolic link in its path.
-    Folder(PathBuf),
-    /// The path itself, without a symbolic link.
-    Itself,
-    /// Anywhere: the path is the system's own.
-    Anywhere,
+    /// Path of the open file. `None` if it may be anywhere, since the path is the system's own.
+    pub(crate) real: Option<PathBuf>,
 }
 
 /// The TCP ports that may be used.

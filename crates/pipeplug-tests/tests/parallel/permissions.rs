@@ -145,17 +145,17 @@ fn a_link_leads_nowhere_that_was_not_allowed() {
     for kind in ["read", "write", "execute"] {
         for path in ["{plugin}/data/link", "{plugin}/out/link/secret", "{plugin}/out/link"] {
             let problem = house.refused(json!({ kind: [path] }));
-            assert!(problem.contains("a symbolic link leads from there to"), "{path}: {problem}");
+            assert!(problem.contains("a symbolic link leads from"), "{path}: {problem}");
             assert!(problem.contains(&house.path("elsewhere")), "{problem}");
         }
         let named = house.path("plugin/data/link");
         let problem = house.refused(json!({ kind: [named] }));
-        assert!(problem.contains("a symbolic link leads from there to"), "{problem}");
+        assert!(problem.contains("a symbolic link leads from"), "{problem}");
     }
-    // Within the folder a link may lead to another file of it.
+    // Not within the folder either: a version of the plugin that may write there could have made it.
     symlink("words", house.path("plugin/data/same")).unwrap();
-    let plugin = house.with(json!({ "read": ["{plugin}/data/same"] }));
-    assert_eq!(tries(&plugin, "read", house.path("plugin/data/same")), "done");
+    let problem = house.refused(json!({ "read": ["{plugin}/data/same"] }));
+    assert!(problem.contains("a permission names the target of a link"), "{problem}");
 }
 
 #[test]
@@ -182,6 +182,15 @@ fn a_plugin_cannot_be_allowed_to_change_itself_or_its_lock_file() {
         problem.contains("the plugin could change") && problem.contains(&lock_path),
         "{problem}"
     );
+    // Nor a link that leads to the lock file, in place of which it could put a file of its own.
+    let link = house.path("plugin/out/link.lock");
+    symlink(&lock_path, &link).unwrap();
+    symlink(house.path("elsewhere"), house.path("plugin/out/folder")).unwrap();
+    allow(json!({ "write": [house.path("plugin/out")] })).unwrap();
+    for named in [link, house.path("plugin/out/folder/pipeplug.lock")] {
+        let error = house.builder().permissions_from(&named).start().unwrap_err();
+        assert!(error.to_string().contains("the plugin could change"), "{named}: {error}");
+    }
 }
 
 #[test]

@@ -27,7 +27,8 @@ const EXAMPLES: &str = "\
 Examples:
   pipeplug pin ./plugins/spell ./plugins/count
   pipeplug pin --interface ./plugins/spell
-  pipeplug pin --permissions ./spell && pipeplug run --locked --sandbox declared ./spell
+  pipeplug pin --permissions ./spell
+  pipeplug run --locked --sandbox declared ./spell
   pipeplug run --locked ./plugins/spell --call check teh
   pipeplug run --sha256 \"$(sha256sum <./plugin | cut -c -64)\" ./plugin";
 

@@ -12,7 +12,7 @@ METADATA = {
 
 
 def answer(command, data):
-    """Answers a request, on one of several threads. An exception is an error for the caller."""
+    """Answers a request with bytes or text, on one of several threads. An exception is an error for the caller."""
     if command == "hello":
         return b"hello, " + data
     raise ValueError(f"unknown command {command!r}, there is only hello")

@@ -25,8 +25,8 @@ def serve(answer, metadata):
 
     def handle(thread_id, direction, command, data):
         try:
-            reply = answer(command, data)
-        except Exception as error:
+            reply = as_bytes(answer(command, data))
+        except (Exception, SystemExit) as error:
             if direction == ONE_WAY:
                 print(f"{command}: {error}", file=sys.stderr)
             command, reply = "cmd.error", (str(error) or repr(error)).encode()
@@ -58,6 +58,15 @@ def serve(answer, metadata):
         os._exit(1)
     pool.shutdown()
     output.close()
+
+
+def as_bytes(reply):
+    """A reply as bytes: text in UTF-8, and nothing for None."""
+    if isinstance(reply, (bytes, bytearray, memoryview)):
+        return bytes(reply)
+    if reply is None or isinstance(reply, str):
+        return (reply or "").encode()
+    raise TypeError(f"the reply is {type(reply).__name__}, not bytes, str or None")
 
 
 def connect():

@@ -11,7 +11,7 @@ respond() {
 # `failed` if it did.
 handle() {
     name=${command#\"}
-    reply=$({ printf %s "$data" | base64 -d | { answer "${name%\"}" || printf '!' >&3; } | base64 | tr -d '\n'; } 3>&1)
+    reply=$({ printf %s "$data" | base64 -d | { (answer "${name%\"}") || printf '!' >&3; } | base64 | tr -d '\n'; } 3>&1)
     ended=well
     # No digit of Base64. It may come before the reply or after it.
     case $reply in *!*) ended=failed reply=${reply%%!*}${reply#*!} ;; esac
@@ -22,7 +22,9 @@ serve() {
     metadata=$1
     shift
     case ${1-}/${2-} in
-    [0-9]/[0-9]) exec <&"$1" >&"$2" ;; # else stdin and stdout
+    [0-9]/[0-9]) exec <&"$1" >&"$2" ;;
+    *[!0-9/]* | /* | */) ;;                        # stdin and stdout
+    *) exec <"/dev/fd/$1" >"/dev/fd/$2" ;; # dash knows descriptors of one digit
     esac
     # Each line has the same fields in the same order: id, direction, command, base64, offset, bytes, format. A chunk over a
     # limit has other ones.

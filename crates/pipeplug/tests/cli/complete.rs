@@ -147,7 +147,7 @@ fn fish_completes_options_plugins_and_commands() {
     assert_eq!(fish(&place, "pipeplug run ./w"), ["./with space"]);
     assert_eq!(fish(&place, "pipeplug run @echo --call upp"), ["upper"]);
     assert_eq!(fish(&place, "pipeplug run @echo --call upper @da"), ["@data file"]);
-    let levels = ["none", "basic", "strict"];
+    let levels = ["none", "basic", "strict", "declared"];
     assert_eq!(fish(&place, "pipeplug run @echo --sandbox "), levels);
 }
 

@@ -100,6 +100,22 @@ fn a_project_in_python() {
     let dir = project(&place, "my-hello", &["--lang", "python"]);
     succeed(&dir, &["python3", "-m", "unittest"]);
     conforms(&place, &dir.join("my_hello.py"), &["--call", "hello=x"]);
+    // Mistakes that are easily made have an answer.
+    let path = dir.join("my_hello.py");
+    let source = fs::read_to_string(&path).unwrap();
+    let source =
+        source.replace("if command ==", "if command == 'is': return eval(data)\n    if command ==");
+    fs::write(&path, source).unwrap();
+    let call = |data: &str| {
+        place
+            .pipeplug(["run", path.to_str().unwrap(), "--timeout", "20s", "--call", "is", data])
+            .run()
+    };
+    call("'text'").exits(0).prints("text");
+    call("None").exits(0).prints("");
+    call("42").exits(1).says("the reply is int, not bytes, str or None");
+    call("sys.exit(3)").exits(1).says("name 'sys' is not defined");
+    call("__import__('sys').exit(3)").exits(1).says("is: 3");
 }
 
 #[test]
@@ -143,6 +159,12 @@ fn a_project_in_sh() {
     let place = Place::new();
     let dir = project(&place, "my-hello", &["--lang", "sh"]);
     succeed(&dir, &["./test.sh"]);
+    let script = fs::read_to_string(dir.join("my-hello.sh")).unwrap();
+    let script = script.replacen("case $1 in", "case $1 in\n    leave) exit 3 ;;", 1);
+    let leaves = place.executable("my-hello/leaves", &script);
+    let mut run = place.pipeplug(["run", leaves.to_str().unwrap(), "--call", "leave"]);
+    run.command.env("PATH", path_with_program());
+    run.run().exits(1);
     conforms(&place, &dir.join("my-hello.sh"), &["--basic", "--call", "hello=x"]);
     // /bin/sh is another shell elsewhere.
     for shell in ["bash", "busybox"] {

@@ -198,13 +198,27 @@ fn add(
     } else {
         Some(ask(args, &discovery, source, granted, shutdown)?)
     };
+    let before = asking.as_ref().and_then(|asking| asking.before.clone());
     let allowed = match asking {
         Some(asking) => asking.finish(said.as_ref(), shutdown)?,
         None => None,
     };
     let mode = if args.link { InstallMode::Link } else { InstallMode::Copy };
     let existing = if args.force { OnConflict::Overwrite } else { OnConflict::Keep };
-    let (path, added) = store.add(source, &name, mode, existing)?;
+    // Between the two there is a new plugin without permissions, and never one with those of another.
+    let replaced = store.path_of(&name).filter(|_| args.force || !is_taken);
+    if let Some(path) = &replaced {
+        record(store, path, None)?;
+    }
+    let (path, added) = match store.add(source, &name, mode, existing) {
+        Ok(added) => added,
+        Err(error) => {
+            if let Some(path) = &replaced {
+                record(store, path, before)?;
+            }
+            return Err(error.into());
+        }
+    };
     record(store, &path, allowed.clone())?;
     let mut text = format!("added {}", paint.paint(Role::Title, Escaped(&name)));
     if let Some(description) = said.as_ref().and_then(|said| said.metadata.value("Description")) {
@@ -221,7 +235,8 @@ fn add(
             let _ = writeln!(text, "  hidden  by {}, which comes first", short_path(&found.path));
         }
         _ => {
-            let _ = writeln!(text, "  {}", how_to_run(args, &name, said.as_ref()));
+            let is_confined = allowed.as_ref().is_some_and(|allowed| !allowed.is_empty());
+            let _ = writeln!(text, "  {}", how_to_run(args, &name, said.as_ref(), is_confined));
         }
     }
     Ok((text, said.map(|said| (path, said))))
@@ -299,7 +314,7 @@ pub(crate) fn origin(added: &InstallRecord) -> String {
     format!("{mode} {}", short_path(&added.from))
 }
 
-fn how_to_run(args: &AddArgs, name: &str, said: Option<&PluginInfo>) -> String {
+fn how_to_run(args: &AddArgs, name: &str, said: Option<&PluginInfo>, is_confined: bool) -> String {
     let host = args.host.as_str();
     let format = match said.map(|said| said.format) {
         Some(Format::Classic) => " --format classic",
@@ -309,8 +324,10 @@ fn how_to_run(args: &AddArgs, name: &str, said: Option<&PluginInfo>) -> String {
         Some(Transport::Stdio) => " --stdio",
         _ => "",
     };
-    // The plugin may not start without them.
-    let passed = args.sandbox.env_pass.iter().map(|name| name.to_string_lossy());
+    let confined = if is_confined { " --sandbox declared" } else { "" };
+    // The plugin may not start without them. Its permissions name those that it gets with them.
+    let passed =
+        args.sandbox.env_pass.iter().filter(|_| !is_confined).map(|name| name.to_string_lossy());
     let passed: String = passed
         .map(|name| format!(" --env-pass {}", shlex::try_quote(&name).unwrap_or((&*name).into())))
         .collect();
@@ -320,7 +337,7 @@ fn how_to_run(args: &AddArgs, name: &str, said: Option<&PluginInfo>) -> String {
     if host != HOST {
         let of = shlex::try_quote(host).unwrap_or(host.into());
         return format!(
-            "name    {} finds it as {}\n  run     pipeplug run {} --host {}{over}{format}{passed} \
+            "name    {} finds it as {}\n  run     pipeplug run {} --host {}{confined}{over}{format}{passed} \
              --call CMD",
             Escaped(host),
             Escaped(name),
@@ -328,7 +345,7 @@ fn how_to_run(args: &AddArgs, name: &str, said: Option<&PluginInfo>) -> String {
             Escaped(&of)
         );
     }
-    format!("run     pipeplug run {}{over}{format}{passed} --call CMD", Escaped(&word))
+    format!("run     pipeplug run {}{confined}{over}{format}{passed} --call CMD", Escaped(&word))
 }
 
 impl From<AddError> for CommandError {

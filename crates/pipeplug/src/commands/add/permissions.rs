@@ -16,7 +16,7 @@ pub(super) struct Asking<'a> {
     args: &'a AddArgs,
     name: &'a str,
     /// Those that the plugin of this name was allowed before.
-    before: Option<Permissions>,
+    pub(super) before: Option<Permissions>,
     /// Those in the file beside the plugin.
     pub(super) beside: Option<Permissions>,
 }
@@ -33,7 +33,10 @@ impl<'a> Asking<'a> {
     ) -> Result<Self, CommandError> {
         let beside = Permissions::beside(source).map_err(|error| unclear(name, &error))?;
         let before = match (store.path_of(name), of_store(store)?) {
-            (Some(path), Some(lock)) => lock.permissions_of(path).ok().flatten().cloned(),
+            // What is left of a plugin that is gone counts for nothing.
+            (Some(path), Some(lock)) if path.symlink_metadata().is_ok() => {
+                lock.permissions_of(path).ok().flatten().cloned()
+            }
             _ => None,
         };
         let asking = Self { args, name, before, beside };
