@@ -7,9 +7,11 @@
 
 export LC_ALL=C # so that ${#2} counts bytes
 
-# Descriptors of one digit, if the host names them: POSIX has no others. Otherwise it is stdin and stdout.
+# The descriptors that the host names, otherwise stdin and stdout. In POSIX, `<&` takes one digit; /dev/fd has all.
 case ${1-}/${2-} in
 [0-9]/[0-9]) exec <&"$1" >&"$2" ;;
+*[!0-9/]* | /* | */ | */*/*) ;;
+*) exec <"/dev/fd/$1" >"/dev/fd/$2" ;;
 esac
 
 # The longest command.

@@ -505,7 +505,7 @@ ppg_on_request() { ppg_handler=$1; }
 
 # Starts a plugin with its arguments, and waits for its metadata. Returns 1 if it does not start.
 ppg_start() {
-    ppg_is_guest='' ppg_format=standard ppg_count=0 ppg_id=0 ppg_direction='' ppg_command='' ppg_quoted='' ppg_answered=''
+    ppg_pid='' ppg_is_guest='' ppg_format=standard ppg_count=0 ppg_id=0 ppg_direction='' ppg_command='' ppg_quoted='' ppg_answered=''
     ppg_nested='' ppg_gone='' ppg_features='failure'
     [ -n "$ppg_handler" ] || ppg_handler=ppg_unknown
     ppg_has_program || return 1
@@ -534,15 +534,17 @@ ppg_start() {
     esac
     exec 9>&- 6<&-
     wait "$ppg_pid"
+    ppg_pid=''
     return 1
 }
 
-# Asks the plugin to end, and waits for it. Returns its exit status.
+# Asks the plugin to end, and waits for it. Returns its exit status, or 1 if no plugin is running.
 ppg_stop() {
+    [ -n "$ppg_pid" ] || return 1
     ppg_send 0 one-way cmd.stop '"text":""'
     exec 9>&-
     wait "$ppg_pid"
-    ppg_result=$?
+    ppg_result=$? ppg_pid=''
     exec 6<&-
     return $ppg_result
 }

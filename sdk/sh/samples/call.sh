@@ -15,5 +15,6 @@ if ppg_start "$1" && ppg_call "$2" "${3-}"; then
     ppg_stop
 else
     printf 'call.sh: %s\n' "$ppg_error" >&2
+    ppg_stop
     exit 1
 fi

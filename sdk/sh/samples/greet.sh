@@ -11,6 +11,7 @@ if [ $# -lt 2 ]; then
 fi
 if ! ppg_start "$1" || ! ppg_call greeter.languages; then
     printf 'greet.sh: %s\n' "$ppg_error" >&2
+    ppg_stop
     exit 1
 fi
 # ["de","en","fr"]

@@ -19,6 +19,7 @@ answer() {
 
 stop() {
     printf 'sample1_host.sh: %s\n' "$1" >&2
+    ppg_stop
     exit 1
 }
 

@@ -23,7 +23,7 @@ serve() {
     shift
     case ${1-}/${2-} in
     [0-9]/[0-9]) exec <&"$1" >&"$2" ;;
-    *[!0-9/]* | /* | */) ;;                        # stdin and stdout
+    *[!0-9/]* | /* | */ | */*/*) ;; # stdin and stdout
     *) exec <"/dev/fd/$1" >"/dev/fd/$2" ;; # dash knows descriptors of one digit
     esac
     # Each line has the same fields in the same order: id, direction, command, base64, offset, bytes, format. A chunk over a

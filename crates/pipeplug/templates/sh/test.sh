@@ -16,6 +16,10 @@ check greets 'hello, world' "$(pipeplug run "$plugin" --call hello world)"
 check 'takes any bytes' 'hello, a "b" \c' "$(pipeplug run "$plugin" --stdio --call hello 'a "b" \c')"
 check 'other commands are errors' 'pipeplug: odd: unknown command "odd", there is only hello' \
     "$(pipeplug run "$plugin" --call odd 2>&1)"
-pipeplug conform "$plugin" --basic --call hello=world >/dev/null && conforms=yes || conforms=no
-check 'speaks the protocol (pipeplug conform)' yes $conforms
+if report=$(pipeplug conform "$plugin" --basic --timeout 60s --call hello=world 2>&1); then
+    echo 'ok   speaks the protocol (pipeplug conform)'
+else
+    printf 'FAIL speaks the protocol (pipeplug conform)\n%s\n' "$report"
+    failed=1
+fi
 exit $failed
