@@ -235,8 +235,16 @@ ppg_answer() { ppg_answer_field "\"text\":\"$(ppg_escape "$1")\""; }
 # Answers with the data of the request.
 ppg_answer_same() { ppg_answer_field "$ppg_data"; }
 
-# Answers with the bytes on stdin. Needs base64(1).
-ppg_answer_bytes() { ppg_answer_field "\"base64\":\"$(base64 | tr -d '\n')\""; }
+# Answers with the bytes that a command or function writes to its stdout, or with an error if its status is not 0:
+# ppg_answer_output COMMAND [ARG...]. Needs base64(1).
+ppg_answer_output() {
+    # No digit of Base64. It comes before the bytes or after them.
+    ppg_out=$({ { "$@" || printf '!' >&3; } | base64 | tr -d '\n'; } 3>&1)
+    case $ppg_out in
+    *!*) ppg_fail '' "$1 has failed; its standard error may say why" ;;
+    *) ppg_answer_field "\"base64\":\"$ppg_out\"" ;;
+    esac
+}
 
 # Answers with a field of JSON: `"json":…`, `"text":"…"` or `"base64":"…"`.
 ppg_answer_field() {

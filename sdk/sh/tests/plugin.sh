@@ -28,7 +28,9 @@ answer() {
         ppg_call told "$(ppg_text)"
         ppg_answer ''
         ;;
-    bytes) printf '\000\377\n' | ppg_answer_bytes ;;
+    bytes) ppg_answer_output printf '\000\377\n' ;;
+    output) ppg_answer_output output ;;
+    failing) ppg_answer_output failing ;;
     nothing) ;;
     has)
         if ppg_has "$(ppg_text)"; then ppg_answer yes; else ppg_answer no; fi
@@ -37,6 +39,11 @@ answer() {
     *) ppg_unknown ;;
     esac
 }
+
+# shellcheck disable=SC2317
+output() { printf '%s' 'a "b" \c' && ppg_bytes; }
+# shellcheck disable=SC2317
+failing() { echo half && return 3; }
 
 case ${1-}/${2-} in
 [0-9]*/[0-9]*) args=${3-}${4:+|$4} ;;

@@ -78,6 +78,9 @@ ppg_call back 'line
 of text' && same 'a call back' "$(ppg_text)" 'no "way" (no_way)'
 ppg_notify note 'hello' && ppg_call noted && same 'one-way' "$(ppg_text)" hello
 ppg_call tell "a\"b${newline}c" && same 'told' "$told" "a\"b${newline}c"
+ppg_call output '!
+' && same 'output of a function' "$(ppg_text)x" 'a "b" \c!x'
+if ppg_call failing; then echo 'failing is answered'; else same 'a function that fails' "$ppg_error" 'failing has failed; its standard error may say why'; fi
 ppg_call bytes && same 'bytes of a plugin' "$(ppg_bytes | od -An -tx1 | tr -d ' ')" 00ff0a
 ppg_call nothing
 same 'without an answer' "$?/$ppg_code" 1/unanswered

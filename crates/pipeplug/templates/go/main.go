@@ -2,30 +2,27 @@
 package main
 
 import (
-	"fmt"
-	"os"
+	"context"
+
+	pipeplug "github.com/pipeplug/pipeplug/sdk/go"
 )
 
-const metadata = `{
-	"Cmd": "hello",
-	"Description": "greets whom it is told",
-	"pipeplug.name": "{{name}}",
-	"pipeplug.version": "0.1.0"
-}`
-
-// answer answers a request, on a goroutine of its own. An error goes to the caller.
-func answer(command string, data []byte) ([]byte, error) {
-	switch command {
-	case "hello":
-		return append([]byte("hello, "), data...), nil
-	default:
-		return nil, fmt.Errorf("unknown command %q, there is only hello", command)
-	}
+// hello handles a request, on a goroutine of its own. An error goes to the caller.
+func hello(_ context.Context, req *pipeplug.Request) ([]byte, error) {
+	return append([]byte("hello, "), req.Data...), nil
 }
 
 func main() {
-	if err := Serve(answer, []byte(metadata)); err != nil {
-		fmt.Fprintln(os.Stderr, "the connection has ended:", err)
-		os.Exit(1)
+	mux := pipeplug.NewMux()
+	mux.HandleFunc("hello", hello)
+	guest := pipeplug.Guest{
+		Handler: mux,
+		Metadata: map[string]string{
+			"Cmd":              "hello",
+			"Description":      "greets whom it is told",
+			"pipeplug.name":    "{{name}}",
+			"pipeplug.version": "0.1.0",
+		},
 	}
+	guest.Main()
 }

@@ -1,22 +1,23 @@
 #!/bin/sh
 # The plugin {{name}}.
+. "$(dirname "$0")/pipeplug.sh"
 
-metadata='{"Cmd":"hello","Description":"greets whom it is told","pipeplug.name":"{{name}}","pipeplug.version":"0.1.0"}'
+# Writes the reply. The data of the request are what ppg_text or ppg_bytes write.
+hello() {
+    printf 'hello, '
+    ppg_bytes
+}
 
-# Answers the request $1: its data are stdin, and the reply is stdout. With another status than 0 that is the message of an
-# error.
+# Handles a request.
 answer() {
-    case $1 in
-    hello)
-        printf 'hello, '
-        cat
-        ;;
-    *)
-        printf 'unknown command "%s", there is only hello' "$1"
-        return 1
-        ;;
+    case $ppg_command in
+    hello) ppg_answer_output hello ;;
+    *) ppg_unknown ;;
     esac
 }
 
-. "$(dirname "$0")/protocol.sh"
-serve "$metadata" "$@"
+ppg_set Cmd hello
+ppg_set Description 'greets whom it is told'
+ppg_set pipeplug.name '{{name}}'
+ppg_set pipeplug.version 0.1.0
+ppg_serve answer "$@"

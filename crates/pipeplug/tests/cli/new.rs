@@ -45,7 +45,7 @@ fn succeed(dir: &Path, command: &[&str]) {
 #[track_caller]
 fn conforms(place: &Place, plugin: &Path, args: &[&str]) {
     let plugin = plugin.to_str().unwrap();
-    let mut run = place.pipeplug([&["conform", plugin, "--timeout", "30s"], args].concat());
+    let mut run = place.pipeplug([&["conform", plugin, "--timeout", "120s"], args].concat());
     run.command.env("PATH", path_with_program());
     let ran = run.run();
     let failed: Vec<_> = ran.text().lines().filter(|line| line.starts_with("FAIL")).collect();
@@ -103,8 +103,8 @@ fn a_project_in_python() {
     // Mistakes that are easily made have an answer.
     let path = dir.join("my_hello.py");
     let source = fs::read_to_string(&path).unwrap();
-    let source =
-        source.replace("if command ==", "if command == 'is': return eval(data)\n    if command ==");
+    let is = "import sys\n\n@plugin.command(\"is\")\ndef is_(request):\n    return eval(request.text)\n\n";
+    let source = source.replacen("if __name__", &format!("{is}\nif __name__"), 1);
     fs::write(&path, source).unwrap();
     let call = |data: &str| {
         place
@@ -113,9 +113,9 @@ fn a_project_in_python() {
     };
     call("'text'").exits(0).prints("text");
     call("None").exits(0).prints("");
-    call("42").exits(1).says("the reply is int, not bytes, str or None");
-    call("sys.exit(3)").exits(1).says("name 'sys' is not defined");
-    call("__import__('sys').exit(3)").exits(1).says("is: 3");
+    call("42").exits(1).says("returned int: it returns bytes, str or None");
+    call("nothing").exits(1).says("name 'nothing' is not defined");
+    call("sys.exit(3)").exits(5).says("has ended: exit status 3");
 }
 
 #[test]
@@ -160,11 +160,12 @@ fn a_project_in_sh() {
     let dir = project(&place, "my-hello", &["--lang", "sh"]);
     succeed(&dir, &["./test.sh"]);
     let script = fs::read_to_string(dir.join("my-hello.sh")).unwrap();
-    let script = script.replacen("case $1 in", "case $1 in\n    leave) exit 3 ;;", 1);
+    let script =
+        script.replacen("case $ppg_command in", "case $ppg_command in\n    leave) exit 3 ;;", 1);
     let leaves = place.executable("my-hello/leaves", &script);
     let mut run = place.pipeplug(["run", leaves.to_str().unwrap(), "--call", "leave"]);
     run.command.env("PATH", path_with_program());
-    run.run().exits(1);
+    run.run().exits(5).says("has ended: exit status 3");
     conforms(&place, &dir.join("my-hello.sh"), &["--basic", "--call", "hello=x"]);
     // /bin/sh is another shell elsewhere.
     for shell in ["bash", "busybox"] {

@@ -352,12 +352,12 @@ mod tests {
         check("a", &[("Makefile", ""), ("*a", "")], &["make", "-j"], "make -j", "a");
         check(
             "a-b",
-            &[("*a_b.py", ""), ("protocol.py", ""), ("*test_a_b.py", "")],
+            &[("*a_b.py", ""), ("pipeplug.py", ""), ("*test_a_b.py", "")],
             &[],
             "",
             "a_b.py",
         );
-        check("a", &[("*b.sh", ""), ("*test.sh", ""), ("protocol.sh", "")], &[], "", "b.sh");
+        check("a", &[("*b.sh", ""), ("*test.sh", ""), ("pipeplug.sh", "")], &[], "", "b.sh");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum as _};
 
 use self::name::Name;
-use self::templates::{File, Language};
+use self::templates::{Language, Library, Template};
 use crate::cli::Globals;
 use crate::exit::{self, CommandError, ExitReason};
 use crate::output::report;
@@ -32,8 +32,8 @@ const CRATES: [&str; 3] = ["pipeplug-guest", "pipeplug-service", "pipeplug-testk
 /// Make the project of a plugin, with a test
 ///
 /// Makes a directory NAME with a plugin that builds, passes its test, and passes `pipeplug conform`, and
-/// says what to do next. Nothing that exists is changed. Except in Rust the project needs no library:
-/// a file of it speaks the protocol.
+/// says what to do next. Nothing that exists is changed. Except in Rust the project has a copy of all that it
+/// needs: the library for its language.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 pub(crate) struct NewArgs {
@@ -73,7 +73,7 @@ fn attempt(args: &NewArgs) -> Result<(), CommandError> {
     let fill = |text: &str| filled(text, &name, checkout.as_deref());
     let dir = Path::new(name.as_str());
     fs::create_dir(dir).map_err(|error| not_made(dir, &error))?;
-    if let Err((file, error)) = write_all(dir, template.files, &fill) {
+    if let Err((file, error)) = write_all(dir, template, &fill) {
         // Only what was made just now is in it. If that fails as well, the first error counts.
         let _ = fs::remove_dir_all(dir);
         let message = format!("cannot write {}: {error}", text::short_path(&file));
@@ -113,23 +113,29 @@ fn not_made(dir: &Path, error: &io::Error) -> CommandError {
 /// Writes the files, none of which exists.
 fn write_all(
     dir: &Path,
-    files: &[File],
+    template: &Template,
     fill: &impl Fn(&str) -> String,
 ) -> Result<(), (PathBuf, io::Error)> {
-    for file in files {
-        let path = dir.join(fill(file.name));
-        let write = || {
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            // The umask takes away what the user does not want.
-            let mode = if file.is_executable { 0o777 } else { 0o666 };
-            let mut out = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
-            out.write_all(fill(file.text).as_bytes())
-        };
-        write().map_err(|error| (path.clone(), error))?;
+    for file in template.files {
+        // The umask takes away what the user does not want.
+        let mode = if file.is_executable { 0o777 } else { 0o666 };
+        write_one(dir.join(fill(file.name)), mode, fill(file.text).as_bytes())?;
+    }
+    for (name, content) in template.library.iter().flat_map(Library::files) {
+        write_one(dir.join(name), 0o666, content)?;
     }
     Ok(())
+}
+
+fn write_one(path: PathBuf, mode: u32, content: &[u8]) -> Result<(), (PathBuf, io::Error)> {
+    let write = || {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let mut out = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+        out.write_all(content)
+    };
+    write().map_err(|error| (path, error))
 }
 
 /// Replaces the placeholders.
@@ -152,8 +158,9 @@ fn filled(text: &str, name: &Name, checkout: Option<&str>) -> String {
 fn told(name: &Name, lang: Language, fill: &impl Fn(&str) -> String, has_checkout: bool) -> String {
     let template = lang.template();
     let mut text = format!("made {}, a plugin in {}:\n", name.as_str(), template.title);
-    let files: Vec<_> =
-        template.files.iter().map(|file| (fill(file.name), file.purpose.unwrap_or(""))).collect();
+    let files = template.files.iter().map(|file| (fill(file.name), file.purpose.unwrap_or("")));
+    let library = template.library.map(|library| (library.name.to_owned(), "the library"));
+    let files: Vec<_> = files.chain(library).collect();
     let width = files.iter().map(|(file, _)| file.len()).max().unwrap_or(0);
     for (file, purpose) in files {
         text.push_str(format!("  {file:width$}  {purpose}").trim_end());

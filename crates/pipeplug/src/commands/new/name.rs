@@ -26,7 +26,7 @@ const TAKEN: &[&str] = &[
     "lzma", "macro", "mailbox", "mailcap", "main", "marshal", "match", "math", "mimetypes", "mmap", "mod",
     "modulefinder", "move", "msilib", "msvcrt", "multiprocessing", "mut", "netrc", "nis", "nntplib",
     "nonlocal", "not", "nt", "ntpath", "nturl2path", "numbers", "opcode", "operator", "optparse", "or", "os",
-    "ossaudiodev", "override", "pass", "pathlib", "pdb", "pickle", "pickletools", "pipes", "pkgutil",
+    "ossaudiodev", "override", "pass", "pathlib", "pdb", "pickle", "pickletools", "pipeplug", "pipes", "pkgutil",
     "platform", "plistlib", "poplib", "posix", "posixpath", "pprint", "priv", "proc_macro", "profile",
     "protocol", "pstats", "pty", "pub", "pwd", "py_compile", "pyclbr", "pydoc", "pydoc_data", "pyexpat",
     "queue", "quopri", "raise", "random", "re", "readline", "ref", "reprlib", "resource", "return",

@@ -1,6 +1,8 @@
-//! Templates of projects, one for each language: the files of `templates/LANG`.
+//! Templates of projects, one for each language: the files of `templates/LANG`, and a copy of the library for
+//! the language. `libraries` has links to those of `sdk`, which packaging follows.
 
 use clap::ValueEnum;
+use include_dir::{Dir, include_dir};
 
 /// Language of a project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -21,6 +23,7 @@ pub(crate) enum Language {
 /// A project of one language.
 pub(super) struct Template {
     pub(super) files: &'static [File],
+    pub(super) library: Option<Library>,
     /// Name of the language for people, and what the project needs.
     pub(super) title: &'static str,
     pub(super) needs: &'static str,
@@ -35,6 +38,34 @@ pub(super) struct File {
     /// Purpose, for the list of files. `None` for a file that needs no mention.
     pub(super) purpose: Option<&'static str>,
     pub(super) is_executable: bool,
+}
+
+/// Library for a language, of which a project has a copy.
+#[derive(Clone, Copy)]
+pub(super) struct Library {
+    files: &'static Dir<'static>,
+    /// Where the project has it; the name ends with `/` if it is a directory.
+    pub(super) name: &'static str,
+    /// Whether a program needs the file, given its path in the library.
+    is_needed: fn(&str) -> bool,
+}
+
+impl Library {
+    /// Paths in the project, and contents.
+    pub(super) fn files(&self) -> impl Iterator<Item = (String, &'static [u8])> {
+        let dir = if self.name.ends_with('/') { self.name } else { "" };
+        let needed = self.files.files().filter_map(|file| Some((file.path().to_str()?, file)));
+        let needed = needed.filter(|(path, _)| (self.is_needed)(path));
+        needed.map(move |(path, file)| (format!("{dir}{path}"), file.contents()))
+    }
+}
+
+/// The library in a directory of `libraries`.
+macro_rules! library {
+    ($name:literal, $dir:tt, $is_needed:expr) => {{
+        static FILES: Dir<'_> = include_dir!($dir);
+        Some(Library { files: &FILES, name: $name, is_needed: $is_needed })
+    }};
 }
 
 /// A file of a template: its name in the project, its path in `templates`, its purpose.
@@ -75,6 +106,7 @@ const RUST: Template = Template {
         file!("README.md", "rust/README.md"),
         file!(".gitignore", "rust/gitignore"),
     ],
+    library: None,
     title: "Rust",
     needs: "cargo, and the crates pipeplug-guest, -service and -testkit",
     next: &[
@@ -88,13 +120,13 @@ const RUST: Template = Template {
 const PYTHON: Template = Template {
     files: &[
         file!("{{module}}.py", "python/plugin.py", "the plugin", executable),
-        file!("protocol.py", "python/protocol.py", "speaks the protocol"),
         file!("test_{{module}}.py", "python/test_plugin.py", "its tests"),
         file!("README.md", "python/README.md"),
         file!(".gitignore", "python/gitignore"),
     ],
+    library: library!("pipeplug/", "$CARGO_MANIFEST_DIR/libraries/python", |_| true),
     title: "Python",
-    needs: "Python 3.8",
+    needs: "Python 3.9",
     next: &[
         "python3 -m unittest",
         "pipeplug run ./{{module}}.py --call hello world",
@@ -111,6 +143,7 @@ const NODE: Template = Template {
         file!("README.md", "node/README.md"),
         file!(".gitignore", "node/gitignore"),
     ],
+    library: None,
     title: "JavaScript with Node.js",
     needs: "Node.js 18.14",
     next: &[
@@ -123,12 +156,14 @@ const NODE: Template = Template {
 const GO: Template = Template {
     files: &[
         file!("main.go", "go/main.go", "the plugin"),
-        file!("protocol.go", "go/protocol.go", "speaks the protocol"),
         file!("main_test.go", "go/main_test.go", "its tests"),
         file!("go.mod", "go/go.mod.in"),
         file!("README.md", "go/README.md"),
         file!(".gitignore", "go/gitignore"),
     ],
+    library: library!("pipeplug/", "$CARGO_MANIFEST_DIR/libraries/go", |path| {
+        path == "go.mod" || path.ends_with(".go") && !path.ends_with("_test.go")
+    }),
     title: "Go",
     needs: "Go 1.19",
     next: &[
@@ -142,13 +177,12 @@ const GO: Template = Template {
 const C: Template = Template {
     files: &[
         file!("{{name}}.c", "c/plugin.c", "the plugin"),
-        file!("protocol.c", "c/protocol.c", "speaks the protocol"),
-        file!("protocol.h", "c/protocol.h"),
-        file!("test.sh", "c/test.sh", "its tests", executable),
+        file!("test.c", "c/test.c", "its tests"),
         file!("Makefile", "c/Makefile.in"),
         file!("README.md", "c/README.md"),
         file!(".gitignore", "c/gitignore"),
     ],
+    library: library!("pipeplug.*", "$CARGO_MANIFEST_DIR/libraries/c", |_| true),
     title: "C",
     needs: "a C compiler and make",
     next: &[
@@ -161,10 +195,10 @@ const C: Template = Template {
 const SH: Template = Template {
     files: &[
         file!("{{name}}.sh", "sh/plugin.sh", "the plugin", executable),
-        file!("protocol.sh", "sh/protocol.sh", "speaks the protocol"),
         file!("test.sh", "sh/test.sh", "its tests", executable),
         file!("README.md", "sh/README.md"),
     ],
+    library: library!("pipeplug.sh", "$CARGO_MANIFEST_DIR/libraries/sh", |_| true),
     title: "POSIX sh",
     needs: "pipeplug and base64",
     next: &[
