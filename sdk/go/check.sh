@@ -70,9 +70,9 @@ check "go test -race" go test -race -count=1 ./...
 # Programs of the checks.
 mkdir "$work/bin"
 build() {
-    for program in internal/testguest internal/testhost internal/soak samples/echo samples/greeter/plugin \
-        samples/greeter/host samples/sample1/plugin samples/sample1/host; do
-        go build -o "$work/bin/$(echo "${program#internal/}" | sed 's|samples/||; s|/|-|')" "./$program" || return 1
+    ./samples.sh "$work/bin" || return 1
+    for program in testguest testhost soak; do
+        go build -o "$work/bin/$program" "./internal/$program" || return 1
     done
 }
 check "go build" build
@@ -181,15 +181,9 @@ check "echo, called by Rust" says HELLO "$pipeplug" run "$bin/echo" --call upper
 check "greeter, called by Rust" says '"bonjour, Ann"' "$pipeplug" run "$bin/greeter-plugin" --call greeter.greet name=Ann language=fr
 check "greeter" says "$greetings" "$bin/greeter-host" "$bin/greeter-plugin" Ann
 check "sample1" says "$done_" "$bin/sample1-host" "$bin/sample1-plugin"
-if [ -x "$rust/greeter-plugin" ] && [ -x "$rust/greeter-host" ]; then
-    check "greeter: Go calls Rust" says "$greetings" "$bin/greeter-host" "$rust/greeter-plugin" Ann
-    mkdir "$work/greeter" && cp "$rust/greeter-host" "$bin/greeter-plugin" "$work/greeter/"
-    check "greeter: Rust calls Go" says "$greetings" "$work/greeter/greeter-host" Ann
+# `cargo xtask languages --matrix` has the calls between them.
+if [ -x "$rust/greeter-plugin" ]; then
     check "greeter: the descriptions agree" "$pipeplug" diff "$rust/greeter-plugin" "$bin/greeter-plugin"
-fi
-if [ -x "$rust/sample1-plugin" ] && [ -x "$rust/sample1-host" ]; then
-    check "sample1: Go calls Rust" says "$done_" "$bin/sample1-host" "$rust/sample1-plugin"
-    check "sample1: Rust calls Go" says "$done_" "$rust/sample1-host" "$bin/sample1-plugin"
 fi
 
 # Soak: 10,000 calls with random sizes, cancellations and kills; the plugin is that of Rust, then that of Go.

@@ -91,6 +91,7 @@ for shell in dash bash; do
     fi
     begin "$shell: ends and exit statuses"
     status 1 bash -c "printf '1\\0002\\0008\\000cmd.ping\\0000\\000' | $shell/samples/echo.sh"
+    status 2 bash -c ": | $shell/samples/echo.sh"
     status 0 bash -c "printf '0\\0001\\0008\\000cmd.stop\\0000\\000' | $shell/samples/echo.sh"
 done
 

@@ -455,7 +455,7 @@ ppg_serve() {
         ;;
     esac
     if [ "$ppg_in" = 0 ] && [ -t 0 ]; then
-        printf '%s is a plugin: a host starts it. To try it, type: pipeplug run %s\n' "${0##*/}" "$0" >&2
+        ppg_without_host
         exit 2
     fi
     ppg_has_program || exit 2
@@ -480,9 +480,10 @@ ppg_serve() {
         9) exec 9>&- ;;
         esac
     done
+    # What is no chunk is a line as well, so that it is told apart from an input in which nothing comes.
     # shellcheck disable=SC2069 # in this order: the pipe becomes 9, and the status goes where $(…) reads
     ppg_status=$({
-        "$PIPEPLUG" chunk decode --details <&8 7>&- 3>&- | {
+        { "$PIPEPLUG" chunk decode --details <&8 || echo broken; } 7>&- 3>&- | {
             exec 8<&- 6<&0 9>&1 1>&2 0</dev/null 7>&-
             ppg_loop "$@"
             echo $? >&3
@@ -492,10 +493,15 @@ ppg_serve() {
     exit "$ppg_status"
 }
 
+ppg_without_host() {
+    printf '%s is a plugin: a host starts it. To try it, type: pipeplug run %s\n' "${0##*/}" "$0" >&2
+}
+
 ppg_loop() (
-    ppg_id=0 ppg_direction='' ppg_command='' ppg_quoted='' ppg_answered='' ppg_nested='' ppg_gone=''
+    ppg_heard='' ppg_id=0 ppg_direction='' ppg_command='' ppg_quoted='' ppg_answered='' ppg_nested='' ppg_gone=''
     trap '' PIPE
     while [ -z "$ppg_stopping$ppg_gone" ] && IFS= read -r ppg_line <&6; do
+        ppg_heard=yes
         if ppg_take_apart "$ppg_line"; then
             ppg_dispatch
         elif [ "$ppg_direction" = '"request"' ]; then
@@ -503,6 +509,11 @@ ppg_loop() (
             ppg_fail too_large "$ppg_skipped"
         fi
     done
+    # The input has ended before anything came.
+    if [ -z "$ppg_heard" ]; then
+        ppg_without_host
+        return 2
+    fi
     [ -n "$ppg_stopping" ]
 )
 

@@ -3,6 +3,14 @@
 //! A check knows its linter, tests, package and runtime. It takes the program `pipeplug` from `$PIPEPLUG`, and
 //! exits with 0 if all is well, with [`MISSING`] and a line that says what is missing and how to get it, or with
 //! another status and the name of what failed.
+//!
+//! Then the matrix: the samples of every language as host with those of every language as guest, Rust among them. How
+//! they are built is known to `sdk/<language>/samples.sh FOLDER`, which ends as a check does.
+
+mod ends;
+mod matrix;
+mod samples;
+mod table;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -27,15 +35,23 @@ pub(crate) struct LanguagesArgs {
     /// The languages to check, by folder of sdk/ [default: every one]
     #[arg(value_name = "LANGUAGE")]
     names: Vec<String>,
+    /// Leave out the checks of each library, and run the matrix of who calls whom
+    #[arg(long)]
+    matrix: bool,
+    /// Path of a `pipeplug` to check with, which has the samples in Rust beside it [default: both are built]
+    #[arg(long, value_name = "PATH")]
+    pipeplug: Option<PathBuf>,
 }
 
 const HELP: &str = "\
-Runs sdk/LANGUAGE/check.sh for each: linter, tests, package, conformance as guest and as host, calls from and to the
-Rust side. A check whose tools are missing is skipped and says how to get them; with CI=true it fails.
+Runs sdk/LANGUAGE/check.sh for each: linter, tests, package, conformance as guest and as host. Then the samples of every
+language as host with those of every language as guest, Rust among them, and how guests and hosts end. What lacks its
+tools is skipped and says how to get them; with CI=true it fails.
 
 Examples:
   cargo xtask languages                every language
-  cargo xtask languages python go      two of them";
+  cargo xtask languages python go      two of them, and Rust
+  cargo xtask languages --matrix       only who calls whom";
 
 /// Exit status of a check that lacks a tool.
 const MISSING: i32 = 77;
@@ -54,17 +70,47 @@ struct Language {
 
 /// The step of `cargo xtask ci`: every language.
 pub(crate) fn check(project: &Project) -> anyhow::Result<StepOutcome> {
-    run(project, &LanguagesArgs { names: Vec::new() })
+    run(project, &LanguagesArgs { names: Vec::new(), matrix: false, pipeplug: None })
 }
 
 pub(crate) fn run(project: &Project, args: &LanguagesArgs) -> anyhow::Result<StepOutcome> {
     let languages = select(find(&project.root.join("sdk"))?, &args.names)?;
-    let pipeplug = build(project)?;
+    let pipeplug = match &args.pipeplug {
+        Some(path) => fs::canonicalize(path)
+            .with_context(|| format!("cannot find the pipeplug {}", path.display()))?,
+        None => build(project)?,
+    };
 
-    let (mut passed, mut failures, mut skipped_parts) = (0_u32, Vec::new(), Vec::new());
-    for Language { name, check } in &languages {
+    let (mut failures, mut skipped_parts) = (Vec::new(), Vec::new());
+    if !args.matrix {
+        check_each(project, &pipeplug, &languages, &mut failures, &mut skipped_parts);
+    }
+    println!("\nmatrix: every language as host with every language as guest");
+    match matrix::run(project, &pipeplug, &languages) {
+        Ok(skipped) => skipped_parts.extend(skipped),
+        Err(error) => failures.push(("matrix", error)),
+    }
+    if !failures.is_empty() {
+        let names: Vec<&str> = failures.iter().map(|(name, _)| *name).collect();
+        let reports: String =
+            failures.iter().map(|(name, error)| format!("\n--- {name}: {error:#}")).collect();
+        bail!("languages that failed: {}{reports}", names.join(", "));
+    }
+    Ok(StepOutcome::Done { skipped_parts })
+}
+
+/// Runs the check of each language.
+fn check_each<'a>(
+    project: &Project,
+    pipeplug: &Path,
+    languages: &'a [Language],
+    failures: &mut Vec<(&'a str, anyhow::Error)>,
+    skipped_parts: &mut Vec<String>,
+) {
+    let mut passed = 0_u32;
+    for Language { name, check } in languages {
         let mut command = Command::new(check);
-        command.current_dir(&project.root).env("PIPEPLUG", &pipeplug);
+        command.current_dir(&project.root).env("PIPEPLUG", pipeplug);
         println!("\n{name}: $ {}", display(&command));
         let started = Instant::now();
         let result = run_check(&mut command).and_then(|(status, last)| judge(status, &last));
@@ -89,13 +135,6 @@ pub(crate) fn run(project: &Project, args: &LanguagesArgs) -> anyhow::Result<Ste
         failures.len(),
         skipped_parts.len()
     );
-    if !failures.is_empty() {
-        let names: Vec<&str> = failures.iter().map(|(name, _)| *name).collect();
-        let reports: String =
-            failures.iter().map(|(name, error)| format!("\n--- {name}: {error:#}")).collect();
-        bail!("languages that failed: {}{reports}", names.join(", "));
-    }
-    Ok(StepOutcome::Done { skipped_parts })
 }
 
 /// The languages in the order of their names.

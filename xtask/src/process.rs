@@ -106,7 +106,8 @@ pub(crate) fn display(command: &Command) -> String {
     words.join(" ")
 }
 
-fn quote(word: &str) -> String {
+/// The word as one would type it in a shell.
+pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

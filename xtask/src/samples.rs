@@ -3,7 +3,7 @@
 //! A sample is a folder `samples/<name>/` with a package whose manifest says how to run it; the
 //! fields are those of [`RunSpec`].
 
-mod bounded;
+pub(crate) mod bounded;
 mod spec;
 
 use std::collections::BTreeMap;
@@ -250,7 +250,8 @@ fn judge(spec: &RunSpec, ended: &Ended) -> Option<String> {
     Some(complaints.join("\n"))
 }
 
-fn indent(text: &str) -> String {
+/// The text as it is shown in a report.
+pub(crate) fn indent(text: &str) -> String {
     if text.is_empty() {
         return "  (nothing)".to_owned();
     }

@@ -1,6 +1,6 @@
 /* The host: has a plugin with the service `greeter` greet in each of its languages.
  *
- *     greeter-host PLUGIN NAME
+ *     greeter-host [--stdio] [--classic] PLUGIN NAME
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,14 +33,22 @@ static int greet(ppg_peer *plugin, const char *name, const char *language) {
 }
 
 int main(int argc, char **argv) {
-    ppg_peer *plugin = argc > 2 ? ppg_plugin_new(argv[1]) : NULL;
+    ppg_peer *plugin = NULL;
     ppg_reply *reply = NULL;
     ppg_error error;
-    int good = 0;
+    int good = 0, stdio = 0, classic = 0;
+    while (argc > 1 && strncmp(argv[1], "--", 2) == 0) {
+        stdio |= strcmp(argv[1], "--stdio") == 0;
+        classic |= strcmp(argv[1], "--classic") == 0;
+        argc--, argv++;
+    }
+    if (argc > 2) plugin = ppg_plugin_new(argv[1]);
     if (plugin == NULL) {
-        fputs("usage: greeter-host PLUGIN NAME\n", stderr);
+        fputs("usage: greeter-host [--stdio] [--classic] PLUGIN NAME\n", stderr);
         return 2;
     }
+    if (stdio) ppg_plugin_use_stdio(plugin);
+    if (classic) ppg_plugin_use_classic(plugin);
     if (ppg_plugin_start(plugin, &error) == PPG_OK &&
         ppg_call(plugin, "greeter.languages", NULL, 0, NULL, &reply, &error) == PPG_OK) {
         /* A list of strings: ["de","en","fr"]. */

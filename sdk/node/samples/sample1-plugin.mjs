@@ -8,7 +8,7 @@ const main = register({
   // Runs before the first request comes in, so the handlers find the answer.
   async start(main) {
     dockerHost = await main.callText("GetDockerHost");
-    console.log(`sample1-plugin: the docker host is ${dockerHost}`);
+    console.error(`sample1-plugin: the docker host is ${dockerHost}`);
   },
   commands: {
     Echo: (request) => request.buffer,

@@ -122,6 +122,11 @@ export class Connection implements Sink, Input, IncomingOwner {
     return this.isNegotiated ? this.peer.streamWindow : 1;
   }
 
+  /** True once a chunk has come. */
+  get hasHeard(): boolean {
+    return this.decoder.format !== undefined;
+  }
+
   get format(): Format {
     return this.encoder.format;
   }

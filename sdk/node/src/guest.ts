@@ -145,14 +145,7 @@ class Guest implements Side {
   begin(): Main {
     const isListening = this.plan.args[0] === "--pipeplug-listen" && !this.plan.told;
     if (isListening) return this.beginListening();
-    if (isByHand(this.plan)) {
-      const path = process.argv[1] ?? "PLUGIN";
-      this.refuse(
-        new RegisterError(
-          `${this.name} is a plugin: a host starts it and talks to it over pipes. To try it in a terminal:\n\n    pipeplug run ${path} --call COMMAND [DATA]\n`,
-        ),
-      );
-    }
+    if (isByHand(this.plan)) this.refuse(this.withoutHost());
     try {
       return this.connect(take(this.plan));
     } catch (error) {
@@ -292,8 +285,11 @@ class Guest implements Side {
     await this.within(connection.whenIdle(), "handlers were still at work when the host was gone");
     // The other half may still be read, as at the end of a pipeline.
     if (reason.kind === "endOfFile") await this.within(connection.whenWritten(), "");
-    this.say(`the host is gone: ${reason.message}`);
-    this.finish(1);
+    // Nothing came before the end of the input: there never was a host.
+    const isAlone = reason.kind === "endOfFile" && !connection.hasHeard;
+    if (isAlone) process.stderr.write(`${this.withoutHost().message}\n`);
+    else this.say(`the host is gone: ${reason.message}`);
+    this.finish(isAlone ? EXIT_USAGE : 1);
   }
 
   private async within(done: Promise<void>, otherwise: string): Promise<void> {
@@ -319,6 +315,13 @@ class Guest implements Side {
     process.exitCode = status;
     // Those who wait for the end of the plugin come first.
     setImmediate(() => process.exit(status));
+  }
+
+  private withoutHost(): RegisterError {
+    const path = process.argv[1] ?? "PLUGIN";
+    return new RegisterError(
+      `${this.name} is a plugin: a host starts it and talks to it over pipes. To try it in a terminal:\n\n    pipeplug run ${path} --call COMMAND [DATA]\n`,
+    );
   }
 
   private refuse(error: Error): never {

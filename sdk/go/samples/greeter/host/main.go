@@ -1,10 +1,11 @@
 // Command host has its plugin greet in each of its languages.
 //
-//	host PLUGIN NAME
+//	host [--stdio] [--classic] PLUGIN NAME
 package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 
@@ -13,18 +14,25 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: host PLUGIN NAME")
+	var host pipeplug.Host
+	flag.BoolVar(&host.Stdio, "stdio", false, "talk over standard input and output")
+	classic := flag.Bool("classic", false, "talk in the classic format")
+	flag.Parse()
+	if flag.NArg() != 2 {
+		fmt.Fprintln(os.Stderr, "usage: host [--stdio] [--classic] PLUGIN NAME")
 		os.Exit(2)
 	}
-	if err := run(context.Background(), os.Args[1], os.Args[2]); err != nil {
+	if *classic {
+		host.Format = pipeplug.FormatClassic
+	}
+	if err := run(context.Background(), &host, flag.Arg(0), flag.Arg(1)); err != nil {
 		fmt.Fprintln(os.Stderr, "host:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, path, name string) error {
-	plugin, err := pipeplug.Start(ctx, path)
+func run(ctx context.Context, host *pipeplug.Host, path, name string) error {
+	plugin, err := host.Start(ctx, path)
 	if err != nil {
 		return err
 	}
