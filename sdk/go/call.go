@@ -24,6 +24,7 @@ type Pending struct {
 	stream   *Stream
 	ctx      context.Context
 	reports  *reports
+	watched  atomic.Bool // a goroutine gives it up at the end of its context
 }
 
 var pendings = sync.Pool{New: func() any { return &Pending{done: make(chan struct{}, 1)} }}
@@ -141,8 +142,8 @@ func (p *Pending) recycle() ([]byte, error) {
 	return reply, err
 }
 
-// Go sends a request and returns at once. Data is copied if it is not sent at once. The reply is
-// waited for with Wait; a call whose ctx ends is given up.
+// Go sends a request and returns at once. Data is copied if it is not sent at once. Wait or Done wait
+// for the reply; either gives the call up when ctx ends.
 func (c *Conn) Go(ctx context.Context, cmd string, data []byte, options ...CallOption) (*Pending, error) {
 	p := &Pending{done: make(chan struct{}), shared: true}
 	var o callOptions
@@ -157,8 +158,26 @@ func (c *Conn) Go(ctx context.Context, cmd string, data []byte, options ...CallO
 	return p, nil
 }
 
-// Done is closed when the call has its reply, or has failed.
-func (p *Pending) Done() <-chan struct{} { return p.done }
+// Done returns a channel that is closed when the call has its reply, or has failed. The end of the
+// call's context gives it up, also if no goroutine is in Wait.
+func (p *Pending) Done() <-chan struct{} {
+	p.watch()
+	return p.done
+}
+
+// watch gives the call up at the end of its context.
+func (p *Pending) watch() {
+	if p.ctx.Done() == nil || p.complete.Load() || p.watched.Swap(true) {
+		return
+	}
+	go func() {
+		select {
+		case <-p.done:
+		case <-p.ctx.Done():
+			p.Cancel()
+		}
+	}()
+}
 
 // Wait waits for the reply, and gives the call up if its context ends before.
 func (p *Pending) Wait() ([]byte, error) {

@@ -91,8 +91,7 @@ type Conn struct {
 	accepts  atomic.Uint32 // what the peer may use
 
 	w      *writer
-	wakeR  *os.File
-	wakeW  *os.File
+	wake   *wake
 	over   chan struct{} // closed when the connection has ended
 	ending atomic.Bool
 
@@ -120,9 +119,11 @@ type Conn struct {
 	err          error
 	lastID       uint64
 	calls        map[uint64]*Pending
-	outStreams   map[uint64]*PartWriter // behind one-ways
-	requests     map[uint64]*Request    // of the peer, that have a number and run or wait
-	inStreams    int                    // that the peer has opened
+	outStreams   map[uint64]*PartWriter       // behind one-ways
+	requests     map[uint64]*Request          // of the peer, that have a number and run or wait
+	unlisted     map[*requestContext]struct{} // of other handlers, that wait for their end
+	isAnswered   bool                         // after the end: the peer only sends no more
+	inStreams    int                          // that the peer has opened
 	running      int
 	waiting      []*Request
 	sequences    map[string]*bool // by command: whether one of its sequence runs
@@ -147,15 +148,16 @@ type Conn struct {
 }
 
 func newConn(peer string, format Format, options Options, in, out *os.File, blocking bool) (*Conn, error) {
-	wakeR, wakeW, err := wakePipe()
+	wake, err := newWake()
 	if err != nil {
 		return nil, err
 	}
 	c := &Conn{
 		peer: peer, options: options.withDefaults(), base: context.Background(),
-		wakeR: wakeR, wakeW: wakeW, over: make(chan struct{}), stopping: make(chan struct{}),
+		wake: wake, over: make(chan struct{}), stopping: make(chan struct{}),
 		readerNeeded: make(chan struct{}, 1), resume: make(chan struct{}, 1),
 		calls: map[uint64]*Pending{}, outStreams: map[uint64]*PartWriter{}, requests: map[uint64]*Request{},
+		unlisted: map[*requestContext]struct{}{},
 	}
 	for _, commands := range c.options.InOrder {
 		if c.sequences == nil {
@@ -168,12 +170,11 @@ func newConn(peer string, format Format, options Options, in, out *os.File, bloc
 	}
 	c.logf = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	c.format.Store(int32(format))
-	wake := int(wakeR.Fd())
 	c.in = reader{
 		file: in, fd: int(in.Fd()), wake: wake, buf: make([]byte, readSize), commands: map[string]*command{},
 		dec: decoder{format: format, cmdLimit: uint64(c.options.CommandLimit), bufLimit: uint64(c.options.BufferLimit)},
 	}
-	c.w = newWriter(out, blocking, wake, func(err error) { c.ended(err) })
+	c.w = newWriter(out, blocking, func(err error) { c.ended(err) })
 	c.watcher = time.AfterFunc(time.Hour, c.watch)
 	c.watcher.Stop()
 	return c, nil
@@ -244,7 +245,10 @@ func (c *Conn) ended(cause error) {
 	for _, r := range requests {
 		running = append(running, r)
 	}
-	if !isEOF { // the writer of a pipeline ends before its answers are read
+	unlisted := c.unlisted
+	c.unlisted = map[*requestContext]struct{}{}
+	// The writer of a pipeline ends before its answers are read.
+	if c.isAnswered = isEOF; !isEOF {
 		c.waiting, c.waitingSize = nil, 0
 	}
 	err := c.err
@@ -260,7 +264,10 @@ func (c *Conn) ended(cause error) {
 		r.ctx.cancel(context.Canceled)
 		r.endStream(err)
 	}
-	_, _ = c.wakeW.Write([]byte{0}) // all that wait in poll see it, since none reads it
+	for x := range unlisted {
+		x.cancel(context.Canceled)
+	}
+	c.wake.end()
 	c.needReader()
 	if c.onEnd != nil {
 		go c.onEnd(cause)

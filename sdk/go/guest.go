@@ -33,7 +33,7 @@ type Guest struct {
 	Start func(ctx context.Context, host *Conn) error
 	// InterfaceVersions are the versions of the application's interface that the plugin speaks.
 	InterfaceVersions []uint32
-	// LogLevel is called when the host sets the level of the log: "off" to "trace".
+	// LogLevel is called when the host sets the level of the log: "off" to "trace". It must not block.
 	LogLevel func(level string)
 	// Format is for a plugin that speaks one format only. Default: that of the host.
 	Format Format
@@ -116,9 +116,9 @@ type serving struct {
 	mu      sync.Mutex
 	stop    bool
 	state   startState
+	started chan struct{} // closed when the start is over
 	held    []*Request
-	pending *Request // GetMetadata, until the start is over
-	late    *time.Timer
+	pending []*Request // GetMetadata, until the start is over
 }
 
 type startState int
@@ -147,7 +147,7 @@ func (g *Guest) Serve(ctx context.Context) error {
 	if err != nil {
 		return &setupError{err}
 	}
-	s := &serving{guest: g, conn: c, told: told, result: make(chan error, 1)}
+	s := &serving{guest: g, conn: c, told: told, result: make(chan error, 1), started: make(chan struct{})}
 	c.base = ctx
 	name := g.name()
 	c.logf = func(format string, args ...any) {
@@ -162,7 +162,7 @@ func (g *Guest) Serve(ctx context.Context) error {
 	if g.Start != nil || len(g.InterfaceVersions) > 0 {
 		c.hold = s.holds
 	} else {
-		s.state = startOver
+		s.over()
 	}
 	c.start()
 	select {
@@ -170,6 +170,7 @@ func (g *Guest) Serve(ctx context.Context) error {
 	case <-ctx.Done():
 		c.closeOutput()
 		c.ended(ctx.Err())
+		c.closeInput()
 		return ctx.Err()
 	}
 	return err
@@ -193,7 +194,7 @@ func (s *serving) asked(req *Request) {
 		host = map[string]string{}
 	}
 	s.mu.Lock()
-	first := s.pending == nil && c.PeerMetadata() == nil
+	first := len(s.pending) == 0 && c.PeerMetadata() == nil
 	s.mu.Unlock()
 	if first {
 		c.meet(host)
@@ -212,11 +213,11 @@ func (s *serving) asked(req *Request) {
 	s.mu.Lock()
 	switch s.state {
 	case startWaits:
-		s.pending, s.state = req, startRuns
+		s.pending, s.state = append(s.pending, req), startRuns
 		s.mu.Unlock()
 		go s.start()
 	case startRuns:
-		s.pending = req
+		s.pending = append(s.pending, req)
 		s.mu.Unlock()
 	default:
 		s.mu.Unlock()
@@ -233,17 +234,7 @@ func (s *serving) holds(req *Request) bool {
 	}
 	if len(s.held) == 0 && s.state == startWaits {
 		// A host that asks for no metadata.
-		s.late = time.AfterFunc(200*time.Millisecond, func() {
-			s.mu.Lock()
-			waits := s.state == startWaits
-			if waits {
-				s.state = startRuns
-			}
-			s.mu.Unlock()
-			if waits {
-				s.start()
-			}
-		})
+		time.AfterFunc(200*time.Millisecond, s.startNow)
 	}
 	s.held = append(s.held, req)
 	// Streams and cancels find it in the table.
@@ -256,6 +247,40 @@ func (s *serving) holds(req *Request) bool {
 	return true
 }
 
+// startNow starts without waiting for the host's metadata any longer.
+func (s *serving) startNow() {
+	s.mu.Lock()
+	waits := s.state == startWaits
+	if waits {
+		s.state = startRuns
+	}
+	s.mu.Unlock()
+	if waits {
+		s.start()
+	}
+}
+
+// over notes that the start is over.
+func (s *serving) over() {
+	s.state = startOver
+	close(s.started)
+}
+
+// settle waits until what has come before the start was over is let in, as nothing more comes.
+func (s *serving) settle(timeout <-chan time.Time) {
+	s.mu.Lock()
+	waits, idle := s.state == startWaits, len(s.held) == 0
+	s.mu.Unlock()
+	if waits && idle {
+		return // the host has asked nothing
+	}
+	go s.startNow()
+	select {
+	case <-s.started:
+	case <-timeout:
+	}
+}
+
 // start runs the start call-back, and lets in what has waited.
 func (s *serving) start() {
 	c := s.conn
@@ -265,23 +290,19 @@ func (s *serving) start() {
 			return
 		}
 	}
-	s.mu.Lock()
-	pending := s.pending
-	s.pending = nil
-	s.mu.Unlock()
-	if pending != nil {
-		s.answer(pending)
-	}
 	for {
 		s.mu.Lock()
-		held := s.held
-		s.held = nil
-		if len(held) == 0 {
-			s.state = startOver
+		pending, held := s.pending, s.held
+		s.pending, s.held = nil, nil
+		if len(pending) == 0 && len(held) == 0 {
+			s.over()
 			s.mu.Unlock()
 			break
 		}
 		s.mu.Unlock()
+		for _, req := range pending {
+			s.answer(req)
+		}
 		for _, req := range held {
 			c.admit(req, fromStart)
 		}
@@ -343,6 +364,7 @@ func (s *serving) finish() {
 	}
 	c.mu.Unlock()
 	timeout := time.After(s.grace())
+	s.settle(timeout)
 	if !c.waitIdle(timeout) {
 		c.logf("stopped with handlers still at work after %v", s.grace())
 	}
@@ -360,6 +382,7 @@ func (s *serving) ended(cause error) {
 	if stop {
 		return // finish is at work
 	}
+	s.settle(timeout)
 	if !c.waitIdle(timeout) {
 		c.logf("handlers were still at work %v after the host was gone", s.grace())
 	}
@@ -381,6 +404,7 @@ func (s *serving) end(err error) {
 	}
 	s.conn.closeOutput()
 	s.conn.ended(errors.New("this side has closed the connection"))
+	s.conn.closeInput()
 }
 
 func (g *Guest) byHand() error {

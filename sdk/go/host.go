@@ -41,7 +41,8 @@ type Host struct {
 	// Env and Dir are those of exec.Cmd.
 	Env []string
 	Dir string
-	// Stderr gets what the plugin writes to its standard error. Default: os.Stderr.
+	// Stderr gets what the plugin writes to its standard error, in the writes of a goroutine of each
+	// plugin. A plugin waits while Write does. Default: os.Stderr.
 	Stderr io.Writer
 	// StartTimeout is how long the plugin may take to answer for the first time. Default:
 	// DefaultStartTimeout.
@@ -209,6 +210,8 @@ func (p *Plugin) meet(ctx context.Context, path string, in, out *os.File) error 
 	_ = out.Fd() // before: it sets the descriptor to blocking
 	c, err := newConn(fmt.Sprintf("plugin %q", filepath.Base(path)), format, h.Options, in, out, false)
 	if err != nil {
+		_ = in.Close()
+		_ = out.Close()
 		_ = p.Kill()
 		return &StartError{Plugin: path, Err: err}
 	}
@@ -257,6 +260,7 @@ func (p *Plugin) meet(ctx context.Context, path string, in, out *os.File) error 
 	if timeout <= 0 {
 		timeout = DefaultStartTimeout
 	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	call := &Pending{done: make(chan struct{}), shared: true}
@@ -268,7 +272,7 @@ func (p *Plugin) meet(ctx context.Context, path string, in, out *os.File) error 
 	switch {
 	case errors.As(err, &refused):
 		reply = []byte("{}")
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded) && whyOver(caller) == nil:
 		hint := "FormatClassic"
 		if format == FormatClassic {
 			hint = "FormatStandard"

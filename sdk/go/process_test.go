@@ -79,6 +79,8 @@ func testGuest(kind string) {
 		guest.Start = func(context.Context, *Conn) error { return errors.New("there is no disk") }
 	case "sleeps":
 		guest.Start = func(context.Context, *Conn) error { time.Sleep(time.Hour); return nil }
+	case "slow-start":
+		guest.Start = func(context.Context, *Conn) error { time.Sleep(300 * time.Millisecond); return nil }
 	case "short":
 		guest.Grace = 100 * time.Millisecond
 	case "bare":

@@ -53,7 +53,7 @@ func (k *command) took(d time.Duration) {
 type reader struct {
 	file     *os.File
 	fd       int
-	wake     int
+	wake     *wake
 	buf      []byte
 	pos, end int
 	dec      decoder
@@ -74,7 +74,8 @@ func (r *reader) command(name []byte) *command {
 	}
 	k := &command{name: string(name)}
 	k.reserved = isReserved(k.name)
-	if len(r.commands) < 1024 {
+	// The peer chooses the names: what is kept of them has a limit.
+	if len(r.commands) < 1024 && len(name) <= 256 {
 		r.commands[k.name] = k
 	}
 	return k
@@ -160,7 +161,11 @@ func (r *reader) grow(n int) {
 
 // wait waits for input; false at the time limit and at the end of the connection.
 func (r *reader) wait(timeout int64) bool {
-	fds := [2]pollFd{{fd: int32(r.fd), events: pollIn}, {fd: int32(r.wake), events: pollIn}}
+	if !r.wake.use() {
+		return false
+	}
+	defer r.wake.release()
+	fds := [2]pollFd{{fd: int32(r.fd), events: pollIn}, {fd: int32(r.wake.fd), events: pollIn}}
 	for {
 		n, err := poll(fds[:], timeout)
 		if err == syscall.EINTR {

@@ -126,17 +126,40 @@ func (x *requestContext) Deadline() (time.Time, bool) { return x.deadline, !x.de
 
 func (x *requestContext) Done() <-chan struct{} {
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.done == nil {
+	first := x.done == nil
+	if first {
 		x.done = make(chan struct{})
 		if x.err != nil {
 			close(x.done)
 		}
 	}
-	return x.done
+	done := x.done
+	x.mu.Unlock()
+	if first && !x.req.listed {
+		x.req.conn.tellAtEnd(x)
+	}
+	return done
+}
+
+// tellAtEnd has the end of the connection cancel the context of a request that no table has.
+func (c *Conn) tellAtEnd(x *requestContext) {
+	c.mu.Lock()
+	over := c.err != nil
+	x.mu.Lock()
+	if !over && x.err == nil { // its handler runs still
+		c.unlisted[x] = struct{}{}
+	}
+	x.mu.Unlock()
+	c.mu.Unlock()
+	if over {
+		x.cancel(context.Canceled)
+	}
 }
 
 func (x *requestContext) Err() error {
+	if x.req.conn.isOver() {
+		x.cancel(context.Canceled)
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.err
@@ -182,7 +205,7 @@ func (c *Conn) admit(req *Request, from origin) bool {
 	streams := req.parts != nil || req.replies != nil
 	tracked := !req.oneWay || streams
 	c.mu.Lock()
-	if c.err != nil {
+	if c.err != nil && !c.isAnswered {
 		c.mu.Unlock()
 		return true
 	}
@@ -283,6 +306,10 @@ func (c *Conn) serve(req *Request) {
 	reply, err = c.handler.Serve(&req.ctx, req)
 	returned = true
 	req.cmd.took(time.Since(began))
+	if !req.oneWay {
+		// The caller may not read: replies wait with their handlers, whose number has a limit.
+		_ = c.w.waitRoom(context.Background(), c.unblock)
+	}
 	c.finish(req, reply, err)
 }
 
@@ -311,6 +338,7 @@ func (c *Conn) finish(req *Request, reply []byte, err error) {
 	if req.listed && c.requests[req.id] == req {
 		delete(c.requests, req.id)
 	}
+	delete(c.unlisted, &req.ctx)
 	if streams {
 		c.inStreams--
 	}

@@ -482,7 +482,7 @@ func (s *MethodStream[In, Out, R]) Result() (R, error) {
 	return result, decodeResult(s.cmd, reply, &result)
 }
 
-// All takes the items that are left, and the result.
+// All takes the items that are left, and the result. An error gives the call up.
 func (s *MethodStream[In, Out, R]) All() ([]Out, R, error) {
 	var items []Out
 	for {
@@ -492,6 +492,7 @@ func (s *MethodStream[In, Out, R]) All() ([]Out, R, error) {
 			return items, result, err
 		}
 		if err != nil {
+			s.Cancel() // also if it is an item that does not fit
 			var none R
 			return items, none, err
 		}

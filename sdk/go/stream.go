@@ -179,6 +179,7 @@ type PartWriter struct {
 	err      error
 	closed   bool
 	wake     chan struct{}
+	over     chan struct{} // of a one-way: closed when the stream is out of the table
 }
 
 func newPartWriter(c *Conn, id uint64, direction byte, ctx context.Context) *PartWriter {
@@ -195,11 +196,40 @@ func (w *PartWriter) signal() {
 // fail ends the sending: nothing more is wanted, or possible.
 func (w *PartWriter) fail(err error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err == nil {
+	first := w.err == nil
+	if first {
 		w.err = err
 		w.signal()
 	}
+	w.mu.Unlock()
+	if first {
+		w.leave()
+	}
+}
+
+// leave takes a stream behind a one-way out of the table.
+func (w *PartWriter) leave() {
+	if w.over == nil {
+		return
+	}
+	c := w.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-w.over:
+	default:
+		close(w.over)
+		delete(c.outStreams, w.id)
+	}
+}
+
+// giveUp ends the sending at the end of the context. Nothing else tells the receiver of a one-way.
+func (w *PartWriter) giveUp() {
+	err := w.ctx.Err()
+	if w.over != nil {
+		_ = w.finish("the sender has given the stream up: " + err.Error())
+	}
+	w.fail(err)
 }
 
 func (w *PartWriter) credit(n uint64, ok bool) {
@@ -217,7 +247,12 @@ func (w *PartWriter) credit(n uint64, ok bool) {
 // is ErrEnough if the receiver wants no more.
 func (w *PartWriter) Send(part []byte) error {
 	for {
-		if err := w.conn.w.waitRoom(w.ctx, w.conn.unblock); err != nil {
+		err := w.conn.w.waitRoom(w.ctx, w.conn.unblock)
+		if err == nil {
+			err = w.ctx.Err()
+		}
+		if err != nil {
+			w.giveUp()
 			return err
 		}
 		w.mu.Lock()
@@ -244,7 +279,6 @@ func (w *PartWriter) Send(part []byte) error {
 		select {
 		case <-w.wake:
 		case <-w.ctx.Done():
-			w.fail(w.ctx.Err())
 		}
 	}
 }
@@ -277,6 +311,12 @@ func (w *PartWriter) Abort(reason string) error {
 }
 
 func (w *PartWriter) finish(reason string) error {
+	err := w.finishLocked(reason)
+	w.leave()
+	return err
+}
+
+func (w *PartWriter) finishLocked(reason string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed || w.err != nil {
@@ -292,9 +332,6 @@ func (w *PartWriter) finish(reason string) error {
 	c := w.conn
 	c.w.put(Format(c.format.Load()), w.id, oneWay, cmdEnd, []byte(reason), true)
 	c.w.flush()
-	c.mu.Lock()
-	delete(c.outStreams, w.id)
-	c.mu.Unlock()
 	return nil
 }
 
@@ -332,6 +369,7 @@ func (c *Conn) Stream(ctx context.Context, cmd string, data []byte, options ...C
 	}
 	c.w.flushLater()
 	c.needReader()
+	p.watch()
 	return s, nil
 }
 
@@ -342,7 +380,8 @@ func (c *Conn) needStreams(cmd string) error {
 	return nil
 }
 
-// NotifyStream sends a one-way that parts follow. Close the PartWriter at the end.
+// NotifyStream sends a one-way that parts follow. Close the PartWriter at the end; the end of ctx
+// aborts it.
 func (c *Conn) NotifyStream(ctx context.Context, cmd string, data []byte) (*PartWriter, error) {
 	if err := c.checkCommand(cmd); err != nil {
 		return nil, err
@@ -351,6 +390,7 @@ func (c *Conn) NotifyStream(ctx context.Context, cmd string, data []byte) (*Part
 		return nil, err
 	}
 	w := newPartWriter(c, 0, oneWay, ctx)
+	w.over = make(chan struct{})
 	o := callOptions{words: "send"}
 	head, err := c.contextFor(ctx, &o)
 	if err != nil {
@@ -366,6 +406,15 @@ func (c *Conn) NotifyStream(ctx context.Context, cmd string, data []byte) (*Part
 	c.send(w.id, oneWay, cmd, data, head)
 	c.w.flushLater()
 	c.needReader()
+	if ctx.Done() != nil {
+		go func() {
+			select {
+			case <-w.over:
+			case <-ctx.Done():
+				w.giveUp()
+			}
+		}()
+	}
 	return w, nil
 }
 

@@ -52,7 +52,6 @@ type writer struct {
 	file     *os.File
 	fd       int
 	blocking bool // the descriptor has no O_NONBLOCK, since others share it
-	wake     int  // becomes readable at the end of the connection
 
 	mu              sync.Mutex
 	queue           []piece
@@ -73,8 +72,8 @@ type writer struct {
 
 var batches = sync.Pool{New: func() any { b := make([]byte, 0, 8<<10); return &b }}
 
-func newWriter(file *os.File, blocking bool, wake int, failed func(error)) *writer {
-	return &writer{file: file, fd: int(file.Fd()), blocking: blocking, wake: wake, failed: failed, grown: 64 << 10, ended: make(chan struct{})}
+func newWriter(file *os.File, blocking bool, failed func(error)) *writer {
+	return &writer{file: file, fd: int(file.Fd()), blocking: blocking, failed: failed, grown: 64 << 10, ended: make(chan struct{})}
 }
 
 // put queues a chunk. The buffer is not copied if it is large and owned: it must not change then.
@@ -359,19 +358,35 @@ func (w *writer) awaitEmpty(size int) {
 	}
 }
 
+// lookTick is how often a write that waits looks for the close of the output. The end of the input is
+// no reason to stop: the peer may still read.
+const lookTick = int64(50 * time.Millisecond)
+
 // writable waits until the descriptor takes bytes, or has an error to tell. It is false at the time
-// limit, and at the end of the connection.
+// limit, and once the output is closed.
 func (w *writer) writable(timeout int64) bool {
-	fds := [2]pollFd{{fd: int32(w.fd), events: pollOut}, {fd: int32(w.wake), events: pollIn}}
+	fds := [1]pollFd{{fd: int32(w.fd), events: pollOut}}
+	tick := timeout
+	if timeout < 0 {
+		tick = lookTick
+	}
 	for {
-		n, err := poll(fds[:], timeout)
-		if err == syscall.EINTR {
-			continue
+		n, err := poll(fds[:], tick)
+		switch {
+		case err == syscall.EINTR:
+		case err != nil:
+			return timeout < 0
+		case n > 0:
+			return true
+		case timeout >= 0:
+			return false
+		default:
+			select {
+			case <-w.ended:
+				return false
+			default:
+			}
 		}
-		if err != nil || n == 0 {
-			return err != nil && timeout < 0
-		}
-		return fds[0].revents != 0
 	}
 }
 
