@@ -60,7 +60,7 @@ fi
 
 step "types" npx --no-install tsc -p .
 step "lint" npx --no-install biome check .
-step "tests" timeout 200 node --test test/vectors.test.mjs test/plugin.test.mjs
+step "tests" timeout 200 node --test test/vectors.test.mjs test/plugin.test.mjs test/attacks.test.mjs
 
 packed() {
     npm pack --pack-destination "$work" || return 1

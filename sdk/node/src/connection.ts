@@ -20,7 +20,7 @@ import { cut, FAILURE_LIMIT, failureText, parseFailure, parseProgress } from "./
 import { DEFAULT_STREAM_WINDOW, DEFAULT_WINDOW, NOTHING, type Offer, parseNumber } from "./negotiation.js";
 import type { CloseReason, Options } from "./options.js";
 import type { Handler, Progress } from "./request.js";
-import type { PartSender, Parts } from "./stream.js";
+import { byteLength, type PartSender, type Parts } from "./stream.js";
 import { type Ends, type Input, Transport } from "./transport.js";
 
 /** What differs between a guest's and a host's connection. */
@@ -47,6 +47,10 @@ export interface CallExtra {
   onProgress?: (progress: Progress) => void;
   /** Ends timer and listeners. */
   done?: () => void;
+  /** Gives the call up with an error. */
+  giveUp?: (error: unknown) => void;
+  /** Gives the call up if its time is over. Returns true then. */
+  isLate?: () => boolean;
 }
 
 export interface OpenCall {
@@ -76,6 +80,8 @@ export class Connection implements Sink, Input, IncomingOwner {
   private readonly limits: Limits;
   private isFlushing = false;
   private unflushed = 0;
+  /** Bytes of answers that no handler has given, since the other side has stopped to read. */
+  private unreadBytes = 0;
   private readonly doFlush = (): void => this.flush();
 
   // Calls of this side.
@@ -229,6 +235,11 @@ export class Connection implements Sink, Input, IncomingOwner {
     return this.transport.waiting + this.encoder.pending > this.outgoing;
   }
 
+  /** True if answers would only wait, since the other side does not read. */
+  isHeldUp(): boolean {
+    return this.reason === undefined && this.isFull();
+  }
+
   whenRoom(call: () => void): void {
     if (this.reason === undefined) this.partRoom.push(call);
   }
@@ -241,13 +252,21 @@ export class Connection implements Sink, Input, IncomingOwner {
   /** Answers a request with its result. */
   answer(threadId: ThreadId, command: string, payload: Payload): void {
     this.send(threadId, RESPONSE, command, payload);
-    this.checkUnread();
+  }
+
+  /** Answers a request without a handler, which nothing holds up. */
+  private answerAtOnce(threadId: ThreadId, command: string, payload: Payload): void {
+    if (this.isFull()) this.unreadBytes += WEIGHT + byteLength(payload);
+    this.answer(threadId, command, payload);
+    if (this.unreadBytes <= this.unread) return;
+    const text = `the other side does not read: ${this.unreadBytes} bytes of answers wait for it, the limit is ${this.unread}`;
+    this.close({ kind: "unread", message: text });
   }
 
   /** Answers a request with an error. */
   fail(threadId: ThreadId, code: string, message: string, data?: unknown): void {
     if (code === "" || !this.has("failure")) {
-      this.answer(threadId, "cmd.error", cut(message, FAILURE_LIMIT));
+      this.answerAtOnce(threadId, "cmd.error", cut(message, FAILURE_LIMIT));
       return;
     }
     let text = failureText(code, message, data);
@@ -255,12 +274,22 @@ export class Connection implements Sink, Input, IncomingOwner {
     for (let length = FAILURE_LIMIT; Buffer.byteLength(text) > FAILURE_LIMIT; length = length >> 1) {
       text = failureText(code, cut(message, length >> 1), undefined);
     }
-    this.answer(threadId, "cmd.failure", text);
+    this.answerAtOnce(threadId, "cmd.failure", text);
   }
 
   /** Lets requests and one-ways be handled. */
   ready(): void {
     this.incoming.ready();
+  }
+
+  /** Calls back once when a request or one-way waits for `ready`. */
+  whenHeld(call: () => void): void {
+    this.incoming.whenHeld = call;
+  }
+
+  /** True if requests or one-ways wait. */
+  get holds(): boolean {
+    return this.incoming.isWaiting;
   }
 
   /** Resolves once no request is handled or waits. */
@@ -348,6 +377,7 @@ export class Connection implements Sink, Input, IncomingOwner {
   drained(): void {
     this.flush();
     if (this.transport.waiting > 0) return;
+    this.unreadBytes = 0;
     this.wakeWritten();
     this.pump();
   }
@@ -443,12 +473,13 @@ export class Connection implements Sink, Input, IncomingOwner {
         this.oneWayStreams.delete(threadId);
         return;
       case "cmd.progress":
-        if (call?.extra?.onProgress !== undefined) this.progress(call.extra.onProgress, buffer);
+        if (call?.extra?.onProgress !== undefined) this.progress(call.extra, call.extra.onProgress, buffer);
         return;
       case "cmd.end":
         return;
     }
     if (call === undefined) return;
+    if ((command === "cmd.error" || command === "cmd.failure") && call.extra?.isLate?.()) return;
     if (command === "cmd.error") {
       const message = cut(buffer.toString("utf8"), FAILURE_LIMIT);
       this.settle(threadId, call, new CallError("remote", call.command, message));
@@ -482,10 +513,18 @@ export class Connection implements Sink, Input, IncomingOwner {
     extra.sender?.fail(new StreamError("enough", "the request has been answered"));
   }
 
-  private progress(report: (progress: Progress) => void, buffer: Buffer): void {
+  private progress(extra: CallExtra, report: (progress: Progress) => void, buffer: Buffer): void {
     const progress = parseProgress(buffer);
-    if (progress === undefined) this.side.warn("a report of progress is ignored: it is none");
-    else report(progress);
+    if (progress === undefined) {
+      this.side.warn("a report of progress is ignored: it is none");
+      return;
+    }
+    try {
+      report(progress);
+    } catch (error) {
+      // It must not end the decoder in the middle of what was read: it is the error of the call.
+      extra.giveUp?.(error);
+    }
   }
 
   private creditOf(buffer: Buffer, take: (total: number) => void): void {
@@ -498,7 +537,7 @@ export class Connection implements Sink, Input, IncomingOwner {
 
   private reserved(threadId: ThreadId, direction: number, command: string, buffer: Buffer): void {
     if (direction === REQUEST) {
-      if (command === "cmd.ping") this.answer(threadId, command, undefined);
+      if (command === "cmd.ping") this.answerAtOnce(threadId, command, undefined);
       else if (!command.startsWith("cmd.")) this.getServicesOrMetadata(threadId, command, buffer);
       else this.fail(threadId, failureCode.unknownCommand, `${JSON.stringify(command)} is no request of the protocol`);
       return;
@@ -555,6 +594,7 @@ export class Connection implements Sink, Input, IncomingOwner {
 
   private pump(): void {
     while (this.partRoom.length > 0 && !this.isFull()) (this.partRoom.shift() as () => void)();
+    if (this.incoming.isWaiting) this.incoming.work();
     while (this.room.length > 0 && !this.isFull()) {
       if (this.peer.features.has("flow") && this.sent - this.credited >= this.peer.window) return;
       (this.room.shift() as () => void)();
@@ -583,7 +623,7 @@ export class Connection implements Sink, Input, IncomingOwner {
     this.isFlushing = false;
     if (this.encoder.pending === 0) return;
     this.flushNow();
-    if (this.room.length > 0 || this.partRoom.length > 0) this.pump();
+    if (this.room.length > 0 || this.partRoom.length > 0 || this.incoming.isWaiting) this.pump();
   }
 
   private afterRead(): void {
@@ -600,16 +640,11 @@ export class Connection implements Sink, Input, IncomingOwner {
     this.transport.atomic = format === "classic";
   }
 
-  private checkUnread(): void {
-    if (this.transport.waiting <= this.unread) return;
-    const text = `the other side does not read: ${this.transport.waiting} bytes of answers wait for it, the limit is ${this.unread}`;
-    this.close({ kind: "unread", message: text });
-  }
-
   private broken(error: unknown): void {
     if (!(error instanceof ProtocolError)) throw error;
+    const how = error.kind === "end" ? "ended in the middle of a chunk" : "broke the protocol";
     // What the other side is sent now it may not understand: nothing.
-    this.close({ kind: "broken", message: `the other side broke the protocol: ${error.message}` });
+    this.close({ kind: "broken", message: `the other side ${how}: ${error.message}` });
   }
 
   private wakeWritten(): void {

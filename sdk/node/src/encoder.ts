@@ -20,6 +20,11 @@ export function isWritable(format: Format, command: string): boolean {
   return format === "standard" || !/[ \0]/.test(command);
 }
 
+/** Returns true for what can be the data of a chunk: JavaScript callers may pass anything. */
+export function isPayload(value: unknown): value is Payload {
+  return typeof value === "string" || value == null || value instanceof Uint8Array;
+}
+
 /** Writer of bytes: takes all, and waits for the peer by itself. */
 export interface Output {
   /** Writes the first `length` bytes of `bytes`, which is used anew afterwards, and then `more`. */

@@ -239,6 +239,11 @@ export class Request {
     }
   }
 
+  /** @internal True after the response, or after what stands for that of a one-way. */
+  get isOver(): boolean {
+    return this.isAnswered;
+  }
+
   /** @internal Ends both directions of its stream. */
   answered(): void {
     if (this.isAnswered) return;
