@@ -1,11 +1,13 @@
 /** Calls and one-ways: what a host does with a plugin, and a plugin with its host. */
 
 import { onAbort } from "./abort.js";
-import { type CallExtra, type Connection, isReserved, type OpenCall } from "./connection.js";
+import { ONE_WAY } from "./chunk.js";
+import type { Connection } from "./connection.js";
 import { CONTEXT_LIMIT, type ContextValues, currentScope, type Scope } from "./context.js";
-import { ONE_WAY } from "./decoder.js";
 import { isPayload, isWritable, type Payload } from "./encoder.js";
 import { CallError, StreamError } from "./errors.js";
+import { isReserved } from "./messages.js";
+import type { CallExtra, OpenCall } from "./outgoing.js";
 import { type Progress, textOf } from "./request.js";
 import { PartSender, Parts } from "./stream.js";
 

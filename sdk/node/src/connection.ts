@@ -1,9 +1,7 @@
 /** Connection of either side: calls in flight, requests that are handled, flow, and the end. */
 
-import { type Context, NO_CONTEXT, parseContext } from "./context.js";
 import {
   DEFAULT_LIMITS,
-  Decoder,
   type Format,
   type Limits,
   ONE_WAY,
@@ -12,15 +10,19 @@ import {
   type Sink,
   type Skipped,
   type ThreadId,
-} from "./decoder.js";
+} from "./chunk.js";
+import { type Context, NO_CONTEXT, parseContext } from "./context.js";
+import { Decoder } from "./decoder.js";
 import { Encoder, type Payload } from "./encoder.js";
-import { CallError, failureCode, ProtocolError, StreamError } from "./errors.js";
+import { failureCode, ProtocolError, StreamError } from "./errors.js";
 import { Incoming, type IncomingOwner, WEIGHT } from "./incoming.js";
-import { cut, FAILURE_LIMIT, failureText, parseFailure, parseProgress } from "./messages.js";
-import { DEFAULT_STREAM_WINDOW, DEFAULT_WINDOW, NOTHING, type Offer, parseNumber } from "./negotiation.js";
+import { cut, FAILURE_LIMIT, failureText, isReserved, readCredit } from "./messages.js";
+import { DEFAULT_STREAM_WINDOW, DEFAULT_WINDOW, NOTHING, type Offer } from "./negotiation.js";
 import type { CloseReason, Options } from "./options.js";
-import type { Handler, Progress } from "./request.js";
-import { byteLength, type PartSender, type Parts } from "./stream.js";
+import { type OpenCall, Outgoing, type OutgoingOwner } from "./outgoing.js";
+import { Pace } from "./pace.js";
+import type { Handler } from "./request.js";
+import { byteLength, type PartSender } from "./stream.js";
 import { type Ends, type Input, Transport } from "./transport.js";
 
 /** What differs between a guest's and a host's connection. */
@@ -39,33 +41,12 @@ export interface Side {
   warn(message: string): void;
 }
 
-/** Part of a call that few calls have. */
-export interface CallExtra {
-  /** Parts of the reply. */
-  parts?: Parts;
-  sender?: PartSender;
-  onProgress?: (progress: Progress) => void;
-  /** Ends timer and listeners. */
-  done?: () => void;
-  /** Gives the call up with an error. */
-  giveUp?: (error: unknown) => void;
-  /** Gives the call up if its time is over. Returns true then. */
-  isLate?: () => boolean;
-}
-
-export interface OpenCall {
-  command: string;
-  resolve: (reply: Buffer) => void;
-  reject: (error: unknown) => void;
-  extra: CallExtra | undefined;
-}
-
 /** Chunks that are written together, at most: the other side begins with them while this one makes the next. */
 const BATCH = 16;
 /** Milliseconds in which a peer that does not read any more may still be read from. */
 const LAST_WORDS = 100;
 
-export class Connection implements Sink, Input, IncomingOwner {
+export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
   readonly streamWindow: number;
   readonly window: number;
   readonly side: Side;
@@ -75,7 +56,7 @@ export class Connection implements Sink, Input, IncomingOwner {
   private readonly transport: Transport;
   private readonly decoder: Decoder;
   private readonly encoder: Encoder;
-  private readonly outgoing: number;
+  private readonly room: number;
   private readonly unread: number;
   private readonly limits: Limits;
   private isFlushing = false;
@@ -85,15 +66,9 @@ export class Connection implements Sink, Input, IncomingOwner {
   private readonly doFlush = (): void => this.flush();
 
   // Calls of this side.
-  private readonly calls = new Map<ThreadId, OpenCall>();
-  private readonly oneWayStreams = new Map<ThreadId, PartSender>();
+  private readonly outgoing: Outgoing;
   private nextId = 1;
-  private sent = 0;
-  private credited = 0;
-  /** Calls and one-ways that wait for credit or room. */
-  private room: (() => void)[] = [];
-  /** Parts of streams that wait for room to write. */
-  private partRoom: (() => void)[] = [];
+  private readonly pace = new Pace(() => this.isFull());
 
   private readonly incoming: Incoming;
   private context: { threadId: ThreadId; context: Context } | undefined;
@@ -108,7 +83,8 @@ export class Connection implements Sink, Input, IncomingOwner {
     this.limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.window = Math.max(1, options.window ?? DEFAULT_WINDOW);
     this.streamWindow = Math.max(1, options.streamWindow ?? DEFAULT_STREAM_WINDOW);
-    this.outgoing = options.outgoing ?? 4 * 1024 * 1024;
+    this.room = options.outgoing ?? 4 * 1024 * 1024;
+    this.outgoing = new Outgoing(this);
     this.unread = options.unread ?? 64 * 1024 * 1024;
     this.incoming = new Incoming(this, this.window, options, isReady);
     this.isFormatOpen = format === undefined;
@@ -133,7 +109,7 @@ export class Connection implements Sink, Input, IncomingOwner {
   }
 
   get hasOpenCalls(): boolean {
-    return this.calls.size > 0;
+    return this.outgoing.isWaiting;
   }
 
   pauseReading(): void {
@@ -149,7 +125,7 @@ export class Connection implements Sink, Input, IncomingOwner {
     this.peer = offer;
     this.isNegotiated = true;
     for (const request of this.incoming.requests.values()) request.sender?.widen(offer.streamWindow);
-    for (const call of this.calls.values()) call.extra?.sender?.widen(offer.streamWindow);
+    this.outgoing.widen(offer.streamWindow);
     this.incoming.credit();
     this.pump();
   }
@@ -158,19 +134,28 @@ export class Connection implements Sink, Input, IncomingOwner {
     return this.peer.features.has(feature);
   }
 
+  // OutgoingOwner.
+
+  warn(message: string): void {
+    this.side.warn(message);
+  }
+
+  release(): void {
+    this.incoming.release();
+  }
+
   // Calls of this side.
 
   /** True if a call may be sent at once. */
   canSend(): boolean {
-    if (this.room.length > 0 || this.isFull()) return false;
-    return !this.peer.features.has("flow") || this.sent - this.credited < this.peer.window;
+    return this.pace.maySend(this.peer);
   }
 
   /** Sends a request at once, and returns its number. */
   sendRequest(command: string, payload: Payload, call: OpenCall): number {
     const id = this.nextId++;
-    this.calls.set(id, call);
-    this.sent += WEIGHT + this.encoder.add(id, REQUEST, command, payload);
+    this.outgoing.open(id, call);
+    this.pace.count(WEIGHT + this.encoder.add(id, REQUEST, command, payload));
     this.schedule();
     return id;
   }
@@ -178,7 +163,7 @@ export class Connection implements Sink, Input, IncomingOwner {
   /** Sends a ping, which has no weight. */
   sendPing(call: OpenCall): number {
     const id = this.nextId++;
-    this.calls.set(id, call);
+    this.outgoing.open(id, call);
     this.send(id, REQUEST, call.command, undefined);
     return id;
   }
@@ -191,36 +176,29 @@ export class Connection implements Sink, Input, IncomingOwner {
   /** Sends a one-way at once: with a number if it has a context or a stream. Returns that. */
   sendOneWay(command: string, payload: Payload, isNumbered: boolean): number {
     const id = isNumbered ? this.nextId++ : 0;
-    this.sent += WEIGHT + this.encoder.add(id, ONE_WAY, command, payload);
+    this.pace.count(WEIGHT + this.encoder.add(id, ONE_WAY, command, payload));
     this.schedule();
     return id;
   }
 
   /** Calls back when a call may be sent: in the order of the calls. Returns a function that takes it back. */
   whenSendable(call: () => void): () => void {
-    this.room.push(call);
-    return () => {
-      const index = this.room.indexOf(call);
-      if (index >= 0) this.room.splice(index, 1);
-    };
+    return this.pace.whenSendable(call);
   }
 
   /** Takes a call out that was given up; its response is ignored. */
   giveUp(id: ThreadId): void {
-    const call = this.calls.get(id);
-    if (call === undefined) return;
-    this.calls.delete(id);
-    call.extra?.done?.();
+    if (!this.outgoing.take(id)) return;
     if (this.has("cancel")) this.send(id, ONE_WAY, "cmd.cancel", undefined);
     this.incoming.release();
   }
 
   openOneWayStream(id: ThreadId, sender: PartSender): void {
-    this.oneWayStreams.set(id, sender);
+    this.outgoing.openOneWayStream(id, sender);
   }
 
   closeOneWayStream(id: ThreadId): void {
-    this.oneWayStreams.delete(id);
+    this.outgoing.closeOneWayStream(id);
   }
 
   // RequestOwner, and all other chunks.
@@ -232,7 +210,7 @@ export class Connection implements Sink, Input, IncomingOwner {
   }
 
   isFull(): boolean {
-    return this.transport.waiting + this.encoder.pending > this.outgoing;
+    return this.transport.waiting + this.encoder.pending > this.room;
   }
 
   /** True if answers would only wait, since the other side does not read. */
@@ -241,7 +219,7 @@ export class Connection implements Sink, Input, IncomingOwner {
   }
 
   whenRoom(call: () => void): void {
-    if (this.reason === undefined) this.partRoom.push(call);
+    if (this.reason === undefined) this.pace.whenRoom(call);
   }
 
   /** True while answers can be written: a peer that sends no more may still read, as the end of a pipeline. */
@@ -309,19 +287,8 @@ export class Connection implements Sink, Input, IncomingOwner {
     if (this.reason !== undefined) return;
     this.flush();
     this.reason = reason;
-    const calls = [...this.calls.values()];
-    this.calls.clear();
-    for (const call of calls) {
-      call.extra?.done?.();
-      const text = `no reply to ${JSON.stringify(call.command)}: ${reason.message}`;
-      this.endCall(call, new CallError("closed", call.command, text));
-    }
-    for (const sender of this.oneWayStreams.values()) sender.fail(new StreamError("closed", reason.message));
-    this.oneWayStreams.clear();
-    const rooms = [...this.room, ...this.partRoom];
-    this.room = [];
-    this.partRoom = [];
-    for (const call of rooms) call();
+    this.outgoing.end(reason);
+    this.pace.end();
     this.incoming.end(reason.message, this.isWritable);
     this.side.closed(reason);
   }
@@ -406,7 +373,7 @@ export class Connection implements Sink, Input, IncomingOwner {
       if (this.context.threadId === threadId && direction !== RESPONSE) context = this.context.context;
       this.context = undefined;
     }
-    if (direction === RESPONSE) this.response(threadId, command, buffer);
+    if (direction === RESPONSE) this.outgoing.response(threadId, command, buffer);
     else if (isReserved(command)) this.reserved(threadId, direction, command, buffer);
     else this.incoming.take(threadId, direction === ONE_WAY, command, buffer, context);
   }
@@ -426,111 +393,13 @@ export class Connection implements Sink, Input, IncomingOwner {
       this.fail(threadId, failureCode.tooLarge, text);
     } else if (chunk.command === "cmd.part") {
       const parts =
-        direction === ONE_WAY
-          ? this.incoming.requests.get(threadId)?.openParts
-          : this.calls.get(threadId)?.extra?.parts;
+        direction === ONE_WAY ? this.incoming.requests.get(threadId)?.openParts : this.outgoing.partsOf(threadId);
       parts?.end(new StreamError("tooLarge", text));
     } else if (direction === RESPONSE) {
-      const call = this.calls.get(threadId);
-      const isFinal = !chunk.reserved || chunk.command === "cmd.error" || chunk.command === "cmd.failure" || isCommand;
-      if (call === undefined || !isFinal) return;
-      this.settle(
-        threadId,
-        call,
-        new CallError("tooLarge", call.command, `the reply to ${JSON.stringify(call.command)} was skipped: ${text}`),
-      );
+      this.outgoing.skipped(chunk, text);
     } else {
       this.side.warn(`a one-way was skipped: ${text}`);
     }
-  }
-
-  // Responses.
-
-  private response(threadId: ThreadId, command: string, buffer: Buffer): void {
-    const call = this.calls.get(threadId);
-    if (command.startsWith("cmd.")) {
-      this.reservedResponse(threadId, call, command, buffer);
-      return;
-    }
-    if (call === undefined) return;
-    this.calls.delete(threadId);
-    if (call.extra !== undefined) this.finish(call.extra);
-    call.resolve(buffer);
-    this.incoming.release();
-  }
-
-  private reservedResponse(threadId: ThreadId, call: OpenCall | undefined, command: string, buffer: Buffer): void {
-    const sender = call?.extra?.sender ?? this.oneWayStreams.get(threadId);
-    switch (command) {
-      case "cmd.part":
-        call?.extra?.parts?.push(buffer);
-        return;
-      case "cmd.part.credit":
-        if (sender !== undefined) this.creditOf(buffer, (total) => sender.credit(total));
-        return;
-      case "cmd.enough":
-        sender?.fail(new StreamError("enough", cut(buffer.toString("utf8"), FAILURE_LIMIT)));
-        this.oneWayStreams.delete(threadId);
-        return;
-      case "cmd.progress":
-        if (call?.extra?.onProgress !== undefined) this.progress(call.extra, call.extra.onProgress, buffer);
-        return;
-      case "cmd.end":
-        return;
-    }
-    if (call === undefined) return;
-    if ((command === "cmd.error" || command === "cmd.failure") && call.extra?.isLate?.()) return;
-    if (command === "cmd.error") {
-      const message = cut(buffer.toString("utf8"), FAILURE_LIMIT);
-      this.settle(threadId, call, new CallError("remote", call.command, message));
-    } else if (command === "cmd.failure") {
-      const { code, message, data } = parseFailure(buffer);
-      this.settle(threadId, call, new CallError("remote", call.command, message, { code, data }));
-    } else {
-      // The answer to a ping, or a response with another cmd: it is found by its number.
-      this.calls.delete(threadId);
-      if (call.extra !== undefined) this.finish(call.extra);
-      call.resolve(buffer);
-    }
-  }
-
-  private settle(threadId: ThreadId, call: OpenCall, error: CallError): void {
-    this.calls.delete(threadId);
-    call.extra?.done?.();
-    this.endCall(call, error);
-    this.incoming.release();
-  }
-
-  private endCall(call: OpenCall, error: CallError): void {
-    call.extra?.parts?.end(error);
-    call.extra?.sender?.fail(new StreamError(error.kind === "closed" ? "closed" : "enough", error.message));
-    call.reject(error);
-  }
-
-  private finish(extra: CallExtra): void {
-    extra.done?.();
-    extra.parts?.end();
-    extra.sender?.fail(new StreamError("enough", "the request has been answered"));
-  }
-
-  private progress(extra: CallExtra, report: (progress: Progress) => void, buffer: Buffer): void {
-    const progress = parseProgress(buffer);
-    if (progress === undefined) {
-      this.side.warn("a report of progress is ignored: it is none");
-      return;
-    }
-    try {
-      report(progress);
-    } catch (error) {
-      // It must not end the decoder in the middle of what was read: it is the error of the call.
-      extra.giveUp?.(error);
-    }
-  }
-
-  private creditOf(buffer: Buffer, take: (total: number) => void): void {
-    const total = buffer.length <= 20 ? parseNumber(buffer.toString("latin1")) : undefined;
-    if (total === undefined) this.side.warn("a credit is ignored: it is no number");
-    else take(total);
   }
 
   // Commands of the protocol.
@@ -551,10 +420,7 @@ export class Connection implements Sink, Input, IncomingOwner {
         this.incoming.cancelled(threadId, request);
         return;
       case "cmd.credit":
-        this.creditOf(buffer, (total) => {
-          if (total > this.sent || total < this.credited) this.side.warn(`a credit of ${total} is ignored`);
-          else this.credited = total;
-        });
+        this.takeCredit(buffer);
         this.pump();
         return;
       case "cmd.part":
@@ -569,7 +435,7 @@ export class Connection implements Sink, Input, IncomingOwner {
         request?.sender?.fail(new StreamError("enough", cut(buffer.toString("utf8"), FAILURE_LIMIT)));
         return;
       case "cmd.part.credit":
-        if (request?.sender !== undefined) this.creditOf(buffer, (total) => request.sender?.credit(total));
+        if (request?.sender !== undefined) readCredit(buffer, (total) => request.sender?.credit(total), this);
         return;
       default:
         this.side.notice(command, buffer);
@@ -592,13 +458,17 @@ export class Connection implements Sink, Input, IncomingOwner {
     else this.context = { threadId, context };
   }
 
+  private takeCredit(buffer: Buffer): void {
+    const take = (total: number): void => {
+      if (!this.pace.credit(total)) this.warn(`a credit of ${total} is ignored`);
+    };
+    readCredit(buffer, take, this);
+  }
+
   private pump(): void {
-    while (this.partRoom.length > 0 && !this.isFull()) (this.partRoom.shift() as () => void)();
+    this.pace.wakeWriters();
     if (this.incoming.isWaiting) this.incoming.work();
-    while (this.room.length > 0 && !this.isFull()) {
-      if (this.peer.features.has("flow") && this.sent - this.credited >= this.peer.window) return;
-      (this.room.shift() as () => void)();
-    }
+    this.pace.wakeSenders(this.peer);
   }
 
   // Writing.
@@ -623,7 +493,7 @@ export class Connection implements Sink, Input, IncomingOwner {
     this.isFlushing = false;
     if (this.encoder.pending === 0) return;
     this.flushNow();
-    if (this.room.length > 0 || this.partRoom.length > 0 || this.incoming.isWaiting) this.pump();
+    if (this.pace.isAwaited || this.incoming.isWaiting) this.pump();
   }
 
   private afterRead(): void {
@@ -652,12 +522,4 @@ export class Connection implements Sink, Input, IncomingOwner {
     this.written = [];
     for (const resolve of written) resolve();
   }
-}
-
-/** Returns true for a command that belongs to the protocol. */
-export function isReserved(command: string): boolean {
-  // Most commands differ in the first letter.
-  const first = command.charCodeAt(0);
-  if (first === 0x63) return command.startsWith("cmd.");
-  return first === 0x47 && (command === "GetMetadata" || command === "GetServices");
 }

@@ -1,6 +1,6 @@
 /** Encoder of chunks into a buffer that is written as a whole. */
 
-import type { Format, ThreadId } from "./decoder.js";
+import type { Format, ThreadId } from "./chunk.js";
 
 /** Data of a request, one-way, response or part. A string is sent as UTF-8. */
 export type Payload = string | Uint8Array | null | undefined;

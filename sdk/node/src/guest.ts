@@ -3,8 +3,8 @@
 import { basename } from "node:path";
 
 import { Caller } from "./caller.js";
+import type { ThreadId } from "./chunk.js";
 import { Connection, type Side } from "./connection.js";
-import type { ThreadId } from "./decoder.js";
 import { isByHand, type Plan, plan, RegisterError, take } from "./descriptors.js";
 import type { Payload } from "./encoder.js";
 import { messageOf } from "./errors.js";

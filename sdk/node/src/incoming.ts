@@ -1,7 +1,7 @@
 /** Requests and one-ways of the other side: their order, their handlers, and the credit for them. */
 
+import { ONE_WAY, RESPONSE, type ThreadId } from "./chunk.js";
 import { type Context, NO_CONTEXT, runInScope } from "./context.js";
-import { ONE_WAY, RESPONSE, type ThreadId } from "./decoder.js";
 import { isPayload, type Payload } from "./encoder.js";
 import { failureCode, failureOf, messageOf, StreamError } from "./errors.js";
 import type { Options } from "./options.js";

@@ -1,7 +1,7 @@
 /** Request or one-way that a handler answers. */
 
+import { RESPONSE, type ThreadId } from "./chunk.js";
 import { type Context, type ContextValues, NO_CONTEXT } from "./context.js";
-import { RESPONSE, type ThreadId } from "./decoder.js";
 import type { Payload } from "./encoder.js";
 import { CallError, Failure, failureCode, StreamError } from "./errors.js";
 import { PartSender, Parts } from "./stream.js";
