@@ -41,7 +41,9 @@ func (e *ExitError) Error() string {
 
 // explain tells the status of a plugin whose connection has ended, if it has one soon.
 func (p *Plugin) explain(cause error) error {
-	if p.cmd == nil || !(errors.Is(cause, io.EOF) || errors.Is(cause, syscall.EPIPE)) {
+	var broken *BrokenStreamError
+	isCut := errors.As(cause, &broken) && broken.Kind == "end" // half of an answer is there
+	if p.cmd == nil || !(isCut || errors.Is(cause, io.EOF) || errors.Is(cause, syscall.EPIPE)) {
 		return cause
 	}
 	select {
