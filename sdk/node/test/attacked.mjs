@@ -20,7 +20,8 @@ const main = register({
       await sleep(20);
       return Buffer.alloc(Number(request.text()));
     },
-    wait: (request) => new Promise((resolve) => request.signal.addEventListener("abort", () => resolve("given up"))),
+    wait: (request) =>
+      new Promise((_, reject) => request.signal.addEventListener("abort", () => reject(new Error("given up")))),
     early: () => "early",
     async parts(request) {
       await sleep(300);
