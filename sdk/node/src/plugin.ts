@@ -48,6 +48,7 @@ export class Plugin extends Caller {
       env: Object.fromEntries(env),
       cwd: options.cwd,
       stdio: options.stdio ?? false,
+      isClassic: options.format === "classic",
       onLine: options.onLine,
     });
     const host = new Host(options.name ?? basename(path), started.ends, options, started);

@@ -10,6 +10,7 @@ const main = register({
   ...(mode === "starts" ? { start: () => sleep(100) } : {}),
   commands: {
     echo: (request) => request.buffer,
+    arguments: () => process.argv.slice(2).join(" "),
     undefined: () => undefined,
     number: () => 5,
     "throw null": () => {

@@ -104,6 +104,18 @@ attack("stop twice, and calls after it", async (plugin) => {
   await assert.rejects(plugin.stream("echo").reply, closed);
 });
 
+test("a plugin of the original Go package is told to use stdin and stdout", { timeout: 30_000 }, async () => {
+  for (const [format, args, told] of [
+    ["classic", ["own"], "0 1 own"],
+    ["standard", ["own"], "own"],
+    ["standard", ["5", "6"], "0 1 5 6"],
+  ]) {
+    const plugin = await Plugin.start(GUEST, { stdio: true, format, args });
+    assert.equal(await plugin.callText("arguments"), told);
+    await plugin.stop();
+  }
+});
+
 test("a pipeline into a plugin", { timeout: 60_000 }, () => {
   for (const mode of ["", "starts"]) {
     for (const chunks of [ECHO, ECHO + STOP, METADATA + ECHO, METADATA + ECHO + STOP, METADATA + METADATA + ECHO]) {
