@@ -4,29 +4,9 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
-
-// Pending is a call that was sent and may not have its reply yet.
-type Pending struct {
-	conn     *Conn
-	id       uint64
-	cmd      string
-	done     chan struct{}
-	shared   bool // done is closed, for all that wait; otherwise one value is sent
-	complete atomic.Bool
-	reply    []byte
-	err      error
-	progress func(Progress)
-	stream   *Stream
-	ctx      context.Context
-	reports  *reports
-}
-
-var pendings = sync.Pool{New: func() any { return &Pending{done: make(chan struct{}, 1)} }}
 
 // A CallOption changes one call.
 type CallOption func(*callOptions)
@@ -38,40 +18,6 @@ type callOptions struct {
 
 	isCall      bool // its deadline goes with it
 	receiveOnly bool
-}
-
-// OnProgress has report called with the progress that the handler reports, one at a time. Reports
-// come in quick succession only if the handler is done.
-func OnProgress(report func(Progress)) CallOption {
-	return func(o *callOptions) { o.progress = report }
-}
-
-// Progress is how far the work on a call is.
-type Progress struct {
-	Done    uint64  // in any unit
-	Total   *uint64 // all there is, in the same unit; nil if that is not known
-	Message string  // for people
-}
-
-type valuesKey struct{}
-
-// WithValue returns a context whose calls carry a string for their handlers, such as "traceparent".
-// Calls that the handlers make in turn, with their context, carry it as well.
-func WithValue(ctx context.Context, key, value string) context.Context {
-	values := map[string]string{key: value}
-	for k, v := range Values(ctx) {
-		if k != key {
-			values[k] = v
-		}
-	}
-	return context.WithValue(ctx, valuesKey{}, values)
-}
-
-// Values returns what the caller of a handler, or WithValue, has put into a context. It must not
-// be changed.
-func Values(ctx context.Context) map[string]string {
-	values, _ := ctx.Value(valuesKey{}).(map[string]string)
-	return values
 }
 
 // Call sends a request and waits for its reply. The reply is the caller's; data may be changed after
@@ -120,87 +66,6 @@ func whyOver(ctx context.Context) error {
 		return context.DeadlineExceeded
 	}
 	return nil
-}
-
-// result is the reply or error of a complete call. At a deadline both sides may be the first: the
-// caller gets the same error.
-func (p *Pending) result() ([]byte, error) {
-	p.reports.wait()
-	if _, ok := p.err.(*Error); ok {
-		if over := whyOver(p.ctx); over != nil {
-			return nil, givenUp(p.cmd, over)
-		}
-	}
-	return p.reply, p.err
-}
-
-func (p *Pending) recycle() ([]byte, error) {
-	reply, err := p.result()
-	*p = Pending{done: p.done}
-	pendings.Put(p)
-	return reply, err
-}
-
-// Go sends a request and returns at once. Data is copied if it is not sent at once. The reply is
-// waited for with Wait; a call whose ctx ends is given up.
-func (c *Conn) Go(ctx context.Context, cmd string, data []byte, options ...CallOption) (*Pending, error) {
-	p := &Pending{done: make(chan struct{}), shared: true}
-	var o callOptions
-	for _, option := range options {
-		option(&o)
-	}
-	if err := c.begin(ctx, p, cmd, data, &o); err != nil {
-		return nil, err
-	}
-	c.w.flushLater()
-	c.needReader()
-	return p, nil
-}
-
-// Done is closed when the call has its reply, or has failed.
-func (p *Pending) Done() <-chan struct{} { return p.done }
-
-// Wait waits for the reply, and gives the call up if its context ends before.
-func (p *Pending) Wait() ([]byte, error) {
-	if !p.complete.Load() {
-		p.conn.w.flush()
-		if !p.conn.lead(p) {
-			p.conn.unblock()
-			select {
-			case <-p.done:
-			case <-p.ctx.Done():
-				p.Cancel()
-			}
-		}
-	}
-	<-p.done
-	return p.result()
-}
-
-// Cancel gives the call up: it fails with context.Canceled, or the error of its context.
-func (p *Pending) Cancel() {
-	if p.conn.cancel(p) {
-		err := p.ctx.Err()
-		if err == nil {
-			err = context.Canceled
-		}
-		p.finish(nil, fmt.Errorf("%s: given up: %w", p.cmd, err))
-	}
-}
-
-// finish completes a call that is no longer in the table.
-func (p *Pending) finish(reply []byte, err error) {
-	p.reply, p.err = reply, err
-	if p.stream != nil {
-		p.stream.finish(err)
-	}
-	if p.shared {
-		p.complete.Store(true)
-		close(p.done)
-		return
-	}
-	p.complete.Store(true)
-	p.done <- struct{}{}
 }
 
 // checkCommand tells why a command of the user's cannot be sent.

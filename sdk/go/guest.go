@@ -2,13 +2,11 @@ package pipeplug
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -33,7 +31,7 @@ type Guest struct {
 	Start func(ctx context.Context, host *Conn) error
 	// InterfaceVersions are the versions of the application's interface that the plugin speaks.
 	InterfaceVersions []uint32
-	// LogLevel is called when the host sets the level of the log: "off" to "trace".
+	// LogLevel is called when the host sets the level of the log: "off" to "trace". It must not block.
 	LogLevel func(level string)
 	// Format is for a plugin that speaks one format only. Default: that of the host.
 	Format Format
@@ -106,29 +104,6 @@ func splitArgs(args []string) (protocol, rest []string) {
 	return nil, args
 }
 
-// serving is a guest at work.
-type serving struct {
-	guest  *Guest
-	conn   *Conn
-	told   bool // the host has named the descriptors
-	result chan error
-
-	mu      sync.Mutex
-	stop    bool
-	state   startState
-	held    []*Request
-	pending *Request // GetMetadata, until the start is over
-	late    *time.Timer
-}
-
-type startState int
-
-const (
-	startWaits startState = iota
-	startRuns
-	startOver
-)
-
 // Serve takes the connection to the host and serves it. It returns nil after the host has said stop,
 // ErrHostGone if the host went without, ErrByHand if there is none, and ctx.Err() at the end of ctx.
 // Standard input and output are the connection's if the host has named no others: what the program
@@ -147,7 +122,7 @@ func (g *Guest) Serve(ctx context.Context) error {
 	if err != nil {
 		return &setupError{err}
 	}
-	s := &serving{guest: g, conn: c, told: told, result: make(chan error, 1)}
+	s := &serving{guest: g, conn: c, told: told, result: make(chan error, 1), started: make(chan struct{})}
 	c.base = ctx
 	name := g.name()
 	c.logf = func(format string, args ...any) {
@@ -162,7 +137,7 @@ func (g *Guest) Serve(ctx context.Context) error {
 	if g.Start != nil || len(g.InterfaceVersions) > 0 {
 		c.hold = s.holds
 	} else {
-		s.state = startOver
+		s.over()
 	}
 	c.start()
 	select {
@@ -170,217 +145,10 @@ func (g *Guest) Serve(ctx context.Context) error {
 	case <-ctx.Done():
 		c.closeOutput()
 		c.ended(ctx.Err())
+		c.closeInput()
 		return ctx.Err()
 	}
 	return err
-}
-
-// features are those that the guest names.
-func (g *Guest) features() uint32 {
-	features := ownFeatures | featureConfig
-	if g.LogLevel != nil {
-		features |= featureLog
-	}
-	return features
-}
-
-// asked takes the host's GetMetadata.
-func (s *serving) asked(req *Request) {
-	c := s.conn
-	host, _ := parseMetadata(req.Data)
-	req.Data = nil
-	if host == nil {
-		host = map[string]string{}
-	}
-	s.mu.Lock()
-	first := s.pending == nil && c.PeerMetadata() == nil
-	s.mu.Unlock()
-	if first {
-		c.meet(host)
-		c.features.Store(c.features.Load() &^ featureFlow)
-		if level, ok := host[keyLogLevel]; ok {
-			c.setLogLevel(level)
-		}
-		if err := c.agree(s.guest.InterfaceVersions, host); err != nil {
-			// The host has the answer, and says the same of both.
-			s.answer(req)
-			c.w.waitWritten(time.After(s.grace()))
-			s.end(err)
-			return
-		}
-	}
-	s.mu.Lock()
-	switch s.state {
-	case startWaits:
-		s.pending, s.state = req, startRuns
-		s.mu.Unlock()
-		go s.start()
-	case startRuns:
-		s.pending = req
-		s.mu.Unlock()
-	default:
-		s.mu.Unlock()
-		s.answer(req)
-	}
-}
-
-// holds keeps requests until the start is over.
-func (s *serving) holds(req *Request) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state == startOver {
-		return false
-	}
-	if len(s.held) == 0 && s.state == startWaits {
-		// A host that asks for no metadata.
-		s.late = time.AfterFunc(200*time.Millisecond, func() {
-			s.mu.Lock()
-			waits := s.state == startWaits
-			if waits {
-				s.state = startRuns
-			}
-			s.mu.Unlock()
-			if waits {
-				s.start()
-			}
-		})
-	}
-	s.held = append(s.held, req)
-	// Streams and cancels find it in the table.
-	if c := s.conn; !req.oneWay || req.parts != nil {
-		c.mu.Lock()
-		c.requests[req.id] = req
-		req.listed = true
-		c.mu.Unlock()
-	}
-	return true
-}
-
-// start runs the start call-back, and lets in what has waited.
-func (s *serving) start() {
-	c := s.conn
-	if s.guest.Start != nil {
-		if err := s.guest.Start(c.base, c); err != nil {
-			s.end(fmt.Errorf("the start failed: %w", err))
-			return
-		}
-	}
-	s.mu.Lock()
-	pending := s.pending
-	s.pending = nil
-	s.mu.Unlock()
-	if pending != nil {
-		s.answer(pending)
-	}
-	for {
-		s.mu.Lock()
-		held := s.held
-		s.held = nil
-		if len(held) == 0 {
-			s.state = startOver
-			s.mu.Unlock()
-			break
-		}
-		s.mu.Unlock()
-		for _, req := range held {
-			c.admit(req, fromStart)
-		}
-	}
-	c.w.flush()
-}
-
-// answer sends the metadata.
-func (s *serving) answer(req *Request) {
-	c := s.conn
-	object := map[string]string{}
-	for key, value := range s.guest.Metadata {
-		object[key] = value
-	}
-	for key, value := range c.offer(s.guest.features(), s.guest.InterfaceVersions) {
-		object[key] = value
-	}
-	if _, ok := object[keyName]; !ok {
-		object[keyName] = s.guest.name()
-	}
-	text, err := json.Marshal(object)
-	if err != nil {
-		c.refuse(req.id, request, err, cmdMetadata)
-	} else {
-		c.respond(req.id, cmdMetadata, text)
-	}
-	c.mu.Lock()
-	c.flows = c.accepts.Load()&featureFlow != 0
-	c.features.Store(c.accepts.Load())
-	c.mu.Unlock()
-	c.w.flush()
-}
-
-func (s *serving) grace() time.Duration {
-	if s.guest.Grace > 0 {
-		return s.guest.Grace
-	}
-	return DefaultGrace
-}
-
-// stopped is the host's cmd.stop: what it has asked is answered, then the plugin ends.
-func (s *serving) stopped() {
-	s.mu.Lock()
-	again := s.stop
-	s.stop = true
-	s.mu.Unlock()
-	if again {
-		return
-	}
-	go s.finish()
-}
-
-func (s *serving) finish() {
-	c := s.conn
-	c.mu.Lock()
-	if !c.isStopping {
-		c.isStopping = true
-		close(c.stopping)
-	}
-	c.mu.Unlock()
-	timeout := time.After(s.grace())
-	if !c.waitIdle(timeout) {
-		c.logf("stopped with handlers still at work after %v", s.grace())
-	}
-	c.w.waitWritten(timeout)
-	s.end(nil)
-}
-
-// ended is the end of the connection.
-func (s *serving) ended(cause error) {
-	c := s.conn
-	timeout := time.After(s.grace())
-	s.mu.Lock()
-	stop := s.stop
-	s.mu.Unlock()
-	if stop {
-		return // finish is at work
-	}
-	if !c.waitIdle(timeout) {
-		c.logf("handlers were still at work %v after the host was gone", s.grace())
-	}
-	c.w.waitWritten(timeout)
-	switch {
-	case !s.told && !c.received.Load() && cause == errPeerClosed:
-		s.end(s.guest.byHand())
-	default:
-		s.end(&wrapped{ErrHostGone, fmt.Sprintf("the host is gone: %v", cause)})
-	}
-}
-
-// end gives the result, once.
-func (s *serving) end(err error) {
-	select {
-	case s.result <- err:
-	default:
-		return
-	}
-	s.conn.closeOutput()
-	s.conn.ended(errors.New("this side has closed the connection"))
 }
 
 func (g *Guest) byHand() error {

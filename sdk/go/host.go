@@ -10,8 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -41,7 +39,8 @@ type Host struct {
 	// Env and Dir are those of exec.Cmd.
 	Env []string
 	Dir string
-	// Stderr gets what the plugin writes to its standard error. Default: os.Stderr.
+	// Stderr gets what the plugin writes to its standard error, in the writes of a goroutine of each
+	// plugin. A plugin waits while Write does. Default: os.Stderr.
 	Stderr io.Writer
 	// StartTimeout is how long the plugin may take to answer for the first time. Default:
 	// DefaultStartTimeout.
@@ -50,18 +49,6 @@ type Host struct {
 	Grace time.Duration
 	// Options are the limits of the connection.
 	Options Options
-}
-
-// Plugin is a plugin that runs. Its calls are those of Conn.
-type Plugin struct {
-	*Conn
-
-	host    *Host
-	cmd     *exec.Cmd // nil if it was attached
-	stderr  *tail
-	exited  chan struct{}
-	waitErr error
-	stop    sync.Mutex
 }
 
 // Start starts a plugin with a zero Host.
@@ -86,21 +73,6 @@ func (e *StartError) Error() string {
 }
 
 func (e *StartError) Unwrap() error { return e.Err }
-
-// An ExitError is a plugin that ended with another status than 0.
-type ExitError struct {
-	Plugin string
-	State  *os.ProcessState
-	Stderr string
-}
-
-func (e *ExitError) Error() string {
-	text := fmt.Sprintf("plugin %q ended: %v", e.Plugin, e.State)
-	if e.Stderr != "" {
-		text += "; its stderr ends with: " + e.Stderr
-	}
-	return text
-}
 
 // Start starts the program at path, with its own arguments, and waits until it has answered. ctx is
 // for the start only. Stop the plugin at the end.
@@ -209,6 +181,8 @@ func (p *Plugin) meet(ctx context.Context, path string, in, out *os.File) error 
 	_ = out.Fd() // before: it sets the descriptor to blocking
 	c, err := newConn(fmt.Sprintf("plugin %q", filepath.Base(path)), format, h.Options, in, out, false)
 	if err != nil {
+		_ = in.Close()
+		_ = out.Close()
 		_ = p.Kill()
 		return &StartError{Plugin: path, Err: err}
 	}
@@ -257,6 +231,7 @@ func (p *Plugin) meet(ctx context.Context, path string, in, out *os.File) error 
 	if timeout <= 0 {
 		timeout = DefaultStartTimeout
 	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	call := &Pending{done: make(chan struct{}), shared: true}
@@ -268,7 +243,7 @@ func (p *Plugin) meet(ctx context.Context, path string, in, out *os.File) error 
 	switch {
 	case errors.As(err, &refused):
 		reply = []byte("{}")
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded) && whyOver(caller) == nil:
 		hint := "FormatClassic"
 		if format == FormatClassic {
 			hint = "FormatStandard"
@@ -309,157 +284,4 @@ func appendConfig(object []byte, config any) ([]byte, error) {
 	}
 	object = append(object[:len(object)-1], `,"`+keyConfig+`":`...)
 	return append(append(object, quoted...), '}'), nil
-}
-
-// explain tells the status of a plugin whose connection has ended, if it has one soon.
-func (p *Plugin) explain(cause error) error {
-	if p.cmd == nil || !(errors.Is(cause, io.EOF) || errors.Is(cause, syscall.EPIPE)) {
-		return cause
-	}
-	select {
-	case <-p.exited:
-		return p.exitError()
-	case <-time.After(300 * time.Millisecond):
-		return cause
-	}
-}
-
-func (p *Plugin) exitError() error {
-	if p.cmd == nil || p.cmd.ProcessState == nil {
-		return errors.New("it has ended")
-	}
-	return &ExitError{p.cmd.Path, p.cmd.ProcessState, p.stderr.String()}
-}
-
-// SetLogLevel sets the level of the plugin's log: "off" to "trace".
-func (p *Plugin) SetLogLevel(level string) error {
-	if p.features.Load()&featureLog == 0 {
-		return &wrapped{ErrUnsupported, p.peer + " does not support log levels"}
-	}
-	p.w.put(Format(p.format.Load()), 0, oneWay, cmdLogLevel, []byte(level), true)
-	p.w.flush()
-	return nil
-}
-
-// Pid is the number of the plugin's process; 0 if it was attached.
-func (p *Plugin) Pid() int {
-	if p.cmd == nil {
-		return 0
-	}
-	return p.cmd.Process.Pid
-}
-
-// Stop has the plugin finish what it works on, and ends it: it is told to stop, then its input ends,
-// then it gets SIGTERM and SIGKILL. The end of ctx makes it SIGKILL at once. The error is an *ExitError
-// if its exit status is not 0.
-func (p *Plugin) Stop(ctx context.Context) error {
-	p.stop.Lock()
-	defer p.stop.Unlock()
-	grace := p.host.Grace
-	if grace <= 0 {
-		grace = DefaultGrace
-	}
-	p.w.put(Format(p.format.Load()), 0, oneWay, cmdStop, nil, false)
-	p.w.flush()
-	ended := (<-chan struct{})(p.exited)
-	if p.cmd == nil {
-		ended = p.over
-	}
-	for _, step := range []struct {
-		wait time.Duration
-		then func()
-	}{
-		{grace, p.closeOutput},
-		{time.Second, func() { p.signal(syscall.SIGTERM) }},
-		{time.Second, func() { p.signal(syscall.SIGKILL) }},
-	} {
-		timer := time.NewTimer(step.wait)
-		select {
-		case <-ended:
-			timer.Stop()
-			return p.stopped()
-		case <-ctx.Done():
-			timer.Stop()
-			_ = p.Kill()
-			return fmt.Errorf("%s was killed, since it did not stop in time: %w", p.peer, ctx.Err())
-		case <-timer.C:
-			step.then()
-		}
-	}
-	<-ended
-	return p.stopped()
-}
-
-func (p *Plugin) stopped() error {
-	p.ended(errors.New("it was stopped"))
-	if p.cmd == nil || p.cmd.ProcessState.Success() {
-		return nil
-	}
-	return p.exitError()
-}
-
-// Kill ends the plugin and what it has started in its process group, and waits for its end.
-func (p *Plugin) Kill() error {
-	p.signal(syscall.SIGKILL)
-	if p.Conn != nil {
-		p.ended(errors.New("it was killed"))
-	}
-	if p.cmd != nil {
-		<-p.exited
-	}
-	return nil
-}
-
-// signal sends a signal to the process group of a plugin that has not ended.
-func (p *Plugin) signal(signal syscall.Signal) {
-	if p.cmd == nil {
-		if p.Conn != nil {
-			p.ended(errors.New("it does not stop"))
-		}
-		return
-	}
-	select {
-	case <-p.exited:
-	default:
-		_ = syscall.Kill(-p.cmd.Process.Pid, signal)
-	}
-}
-
-// Exited is closed when the process of the plugin has ended.
-func (p *Plugin) Exited() <-chan struct{} { return p.exited }
-
-// tail keeps the end of what is written to it.
-type tail struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-const tailSize = 4 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p...)
-	if len(t.text) > 2*tailSize {
-		t.text = append(t.text[:0], t.text[len(t.text)-tailSize:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	text := t.text
-	if len(text) > tailSize {
-		text = text[len(text)-tailSize:]
-	}
-	return strings.TrimSpace(string(text))
-}
-
-// careless is a writer whose errors do not keep a plugin from writing.
-type careless struct{ to io.Writer }
-
-func (w *careless) Write(p []byte) (int, error) {
-	_, _ = w.to.Write(p)
-	return len(p), nil
 }

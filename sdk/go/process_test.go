@@ -44,6 +44,10 @@ func testGuest(kind string) {
 		go panic("outside of the handler")
 		select {}
 	})
+	mux.HandleFunc("half", func(context.Context, *Request) ([]byte, error) {
+		time.AfterFunc(20*time.Millisecond, func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) })
+		return make([]byte, 200<<20), nil
+	})
 	mux.HandleFunc("panic", func(context.Context, *Request) ([]byte, error) { panic("as asked") })
 	mux.HandleFunc("hang", func(context.Context, *Request) ([]byte, error) { select {} })
 	mux.HandleFunc("slow", func(context.Context, *Request) ([]byte, error) {
@@ -80,6 +84,8 @@ func testGuest(kind string) {
 		guest.Start = func(context.Context, *Conn) error { return errors.New("there is no disk") }
 	case "sleeps":
 		guest.Start = func(context.Context, *Conn) error { time.Sleep(time.Hour); return nil }
+	case "slow-start":
+		guest.Start = func(context.Context, *Conn) error { time.Sleep(300 * time.Millisecond); return nil }
 	case "short":
 		guest.Grace = 100 * time.Millisecond
 	case "bare":
@@ -322,7 +328,7 @@ func TestAPluginThatDoesNotStopIsKilled(t *testing.T) {
 }
 
 func TestCrashes(t *testing.T) {
-	for cmd, want := range map[string]string{"exit": "exit status 3", "crash": "exit status 2"} {
+	for cmd, want := range map[string]string{"exit": "exit status 3", "crash": "exit status 2", "half": "signal: killed"} {
 		plugin, _ := mustStart(t, Host{}, "plain")
 		ctx := within(t, 10*time.Second)
 		_, err := plugin.Call(ctx, cmd, nil)

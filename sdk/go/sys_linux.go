@@ -1,7 +1,6 @@
 package pipeplug
 
 import (
-	"os"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -76,6 +75,3 @@ func reopenNonblocking(fd int) (int, error) {
 func dup2(from, to int) error { return syscall.Dup3(from, to, 0) }
 
 func pluginAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
-
-// wakePipe makes the pipe that ends a wait in poll.
-func wakePipe() (r, w *os.File, err error) { return os.Pipe() }

@@ -74,5 +74,3 @@ func reopenNonblocking(int) (int, error) { return -1, syscall.ENOTSUP }
 func dup2(from, to int) error { return syscall.Dup2(from, to) }
 
 func pluginAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
-
-func wakePipe() (r, w *os.File, err error) { return os.Pipe() }

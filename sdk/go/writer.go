@@ -52,7 +52,6 @@ type writer struct {
 	file     *os.File
 	fd       int
 	blocking bool // the descriptor has no O_NONBLOCK, since others share it
-	wake     int  // becomes readable at the end of the connection
 
 	mu              sync.Mutex
 	queue           []piece
@@ -73,8 +72,8 @@ type writer struct {
 
 var batches = sync.Pool{New: func() any { b := make([]byte, 0, 8<<10); return &b }}
 
-func newWriter(file *os.File, blocking bool, wake int, failed func(error)) *writer {
-	return &writer{file: file, fd: int(file.Fd()), blocking: blocking, wake: wake, failed: failed, grown: 64 << 10, ended: make(chan struct{})}
+func newWriter(file *os.File, blocking bool, failed func(error)) *writer {
+	return &writer{file: file, fd: int(file.Fd()), blocking: blocking, failed: failed, grown: 64 << 10, ended: make(chan struct{})}
 }
 
 // put queues a chunk. The buffer is not copied if it is large and owned: it must not change then.
@@ -286,92 +285,6 @@ func (w *writer) letIn() {
 	if w.room != nil {
 		close(w.room)
 		w.room = nil
-	}
-}
-
-// write writes all of p, or gives EAGAIN with what was written before.
-func (w *writer) write(p []byte, format Format, patience patience) (n int, err error) {
-	if len(p) > w.grown/2 && w.grown < largestPipe {
-		size := growPipe(w.fd, largestPipe)
-		if w.grown = size; size < largestPipe {
-			w.grown = largestPipe // there is no more to ask for
-		}
-	}
-	if format == FormatClassic && len(p) > pipeBuf {
-		if patience != block {
-			return 0, syscall.EAGAIN
-		}
-		w.awaitEmpty(len(p))
-	}
-	var began time.Time // of waiting
-	for n < len(p) {
-		part := p[n:]
-		if w.blocking || (format == FormatClassic && patience != block) {
-			if !w.writable(0) {
-				if patience != block {
-					return n, syscall.EAGAIN
-				}
-				if !w.writable(-1) {
-					return n, os.ErrClosed
-				}
-			}
-			if w.blocking && len(part) > pipeBuf && format != FormatClassic {
-				part = part[:pipeBuf] // a pipe that is ready has room for this
-			}
-		}
-		if format != FormatClassic && len(part) > writeSize {
-			part = part[:writeSize]
-		}
-		wrote, err := syscall.Write(w.fd, part)
-		if wrote > 0 {
-			n += wrote
-			continue
-		}
-		switch err {
-		case syscall.EINTR:
-		case syscall.EAGAIN:
-			if patience == brief && began.IsZero() {
-				began = time.Now()
-			}
-			switch {
-			case patience == leave, patience == brief && (time.Since(began) > briefTotal || !w.writable(briefWait)):
-				return n, err
-			case patience == block && !w.writable(-1):
-				return n, os.ErrClosed
-			}
-		default:
-			return n, err
-		}
-	}
-	return n, nil
-}
-
-// awaitEmpty waits until a pipe has room for a chunk of the classic format, whose reader takes a
-// buffer in one read. A pipe that stays full for a second, or is too small, gets it in pieces.
-func (w *writer) awaitEmpty(size int) {
-	for i := 0; i < 10000 && unreadBytes(w.fd) > 0; i++ {
-		time.Sleep(100 * time.Microsecond)
-		select {
-		case <-w.ended:
-			return
-		default:
-		}
-	}
-}
-
-// writable waits until the descriptor takes bytes, or has an error to tell. It is false at the time
-// limit, and at the end of the connection.
-func (w *writer) writable(timeout int64) bool {
-	fds := [2]pollFd{{fd: int32(w.fd), events: pollOut}, {fd: int32(w.wake), events: pollIn}}
-	for {
-		n, err := poll(fds[:], timeout)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil || n == 0 {
-			return err != nil && timeout < 0
-		}
-		return fds[0].revents != 0
 	}
 }
 

@@ -54,7 +54,7 @@ step "types, and the samples" sh -c "cat '$work/log'; exit $built"
 cd "$work/sdk/node" || exit 1
 
 step "lint" npx --no-install biome check .
-step "tests" timeout 200 node --test test/vectors.test.mjs test/plugin.test.mjs
+step "tests" timeout 200 node --test test/vectors.test.mjs test/plugin.test.mjs test/attacks.test.mjs
 
 packed() {
     npm pack --pack-destination "$work" || return 1
@@ -79,7 +79,8 @@ END
     cp "$work/sdk/node/test/package/use.ts" use.cts && cp use.cts use.mts || return 1
     # The types of Node, and nothing else of the tools.
     tsc=$(cd "$work/sdk/node/node_modules" && pwd -P)
-    "$tsc/.bin/tsc" --noEmit --strict --module Node16 --target ES2022 --types node --typeRoots "$tsc/@types" use.cts use.mts
+    "$tsc/.bin/tsc" --noEmit --strict --module Node16 --target ES2022 --types node --typeRoots "$tsc/@types" use.cts use.mts || return 1
+    "$tsc/.bin/tsc" --noEmit --strict --module ESNext --moduleResolution bundler --target ES2022 --types node --typeRoots "$tsc/@types" use.mts
 }
 step "package, installed and used" packed
 

@@ -26,7 +26,12 @@ else
 fi
 round=0
 while [ "$round" -lt "$rounds" ]; do
+    # Every other round the other way round: no peer is always measured first.
+    order=
     for peer in $peers; do
+        if [ $((round % 2)) -eq 0 ]; then order="$order $peer"; else order="$peer $order"; fi
+    done
+    for peer in $order; do
         case $peer in
         go-plugin/*) "$work/goplugin" "${peer#*/}" "${seconds}s" ;;
         *) "$work/bench" -peer "$peer" -duration "${seconds}s" ;;

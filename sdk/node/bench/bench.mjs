@@ -11,6 +11,12 @@ const [seconds = 0.5, rounds = 5] = process.argv.slice(2).map(Number);
 const GUESTS = fileURLToPath(new URL("guests.mjs", import.meta.url));
 const SMALL = "hello, this is a message of some sixty-four bytes, as many are.";
 const LARGE = "x".repeat(1 << 20);
+/** Each rival is compared with the subject that moves the same: text that both sides decode, or bytes. */
+const BESIDE = {
+  "child_process IPC, JSON": "pipeplug, text",
+  "child_process IPC, advanced": "pipeplug, bytes",
+  "vscode-jsonrpc": "pipeplug, text",
+};
 
 /** Calls over the channel that `fork` makes: a table of calls by number, as each user writes it. */
 async function ipc(serialization) {
@@ -32,12 +38,16 @@ async function ipc(serialization) {
 }
 
 const subjects = {
-  pipeplug: async () => {
-    const plugin = await Plugin.start(GUESTS, { args: ["pipeplug"] });
-    return { call: (data) => plugin.call("echo", data), stop: () => plugin.stop() };
+  "pipeplug, text": async () => {
+    const plugin = await Plugin.start(GUESTS, { args: ["pipeplug-text"] });
+    return { call: (data) => plugin.callText("echo", data), stop: () => plugin.stop() };
   },
-  "child_process IPC": () => ipc("json"),
-  "child_process IPC, advanced": () => ipc("advanced"),
+  "pipeplug, bytes": async () => {
+    const plugin = await Plugin.start(GUESTS, { args: ["pipeplug"] });
+    return { call: (data) => plugin.call("echo", data), stop: () => plugin.stop(), bytes: true };
+  },
+  "child_process IPC, JSON": () => ipc("json"),
+  "child_process IPC, advanced": async () => ({ ...(await ipc("advanced")), bytes: true }),
   "vscode-jsonrpc": async () => {
     const rpc = createRequire(import.meta.url)("vscode-jsonrpc/node");
     const child = spawn(process.execPath, [GUESTS, "rpc"], { stdio: ["pipe", "pipe", "inherit"] });
@@ -51,7 +61,8 @@ const subjects = {
   },
 };
 
-const loop = (width, data) => async (call, until) => {
+const loop = (width, text) => async (call, until, bytes) => {
+  const data = bytes ? Buffer.from(text) : text;
   let count = 0;
   const one = async () => {
     while (performance.now() < until) {
@@ -67,10 +78,11 @@ const patterns = {
   sequential: loop(1, SMALL),
   "64 concurrent": loop(64, SMALL),
   // All of a batch are sent before any reply is looked at.
-  pipelined: async (call, until) => {
+  pipelined: async (call, until, bytes) => {
+    const data = bytes ? Buffer.from(SMALL) : SMALL;
     let count = 0;
     while (performance.now() < until) {
-      const batch = Array.from({ length: 1000 }, () => call(SMALL));
+      const batch = Array.from({ length: 1000 }, () => call(data));
       await Promise.all(batch);
       count += batch.length;
     }
@@ -80,10 +92,10 @@ const patterns = {
 };
 
 async function measure(start, pattern) {
-  const { call, stop } = await start();
-  await pattern(call, performance.now() + 300);
+  const { call, stop, bytes } = await start();
+  await pattern(call, performance.now() + 300, bytes);
   const began = performance.now();
-  const count = await pattern(call, began + seconds * 1000);
+  const count = await pattern(call, began + seconds * 1000, bytes);
   const rate = (count * 1000) / (performance.now() - began);
   await stop();
   return rate;
@@ -93,7 +105,7 @@ const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
 const show = (rate) => (rate >= 1000 ? `${Math.round(rate / 100) / 10}k` : String(Math.round(rate)));
 const names = Object.keys(subjects);
 console.log(
-  `Node ${process.version}; calls per second, and those of pipeplug for each of the other's (median of ${rounds} rounds)`,
+  `Node ${process.version}; calls per second, and those of pipeplug with the same data for each of the other's (median of ${rounds} rounds)`,
 );
 for (const [pattern, run] of Object.entries(patterns)) {
   const rates = Object.fromEntries(names.map((name) => [name, []]));
@@ -101,8 +113,9 @@ for (const [pattern, run] of Object.entries(patterns)) {
     for (const name of round % 2 ? [...names].reverse() : names) rates[name].push(await measure(subjects[name], run));
   }
   const cells = names.map((name) => {
-    const ratios = rates[name].map((rate, round) => rates.pipeplug[round] / rate);
-    const ratio = name === "pipeplug" ? "" : ` (x${median(ratios).toFixed(2)})`;
+    const own = rates[BESIDE[name]];
+    const ratios = own?.map((rate, round) => rate / rates[name][round]);
+    const ratio = ratios === undefined ? "" : ` (x${median(ratios).toFixed(2)})`;
     return `${name} ${show(median([...rates[name]]))}${ratio}`;
   });
   console.log(`${pattern.padEnd(14)} ${cells.join(", ")}`);

@@ -2,9 +2,10 @@
 import { createRequire } from "node:module";
 
 const subject = process.argv.at(-1);
-if (subject === "pipeplug") {
+if (subject.startsWith("pipeplug")) {
   const { register } = await import("pipeplug");
-  register({ commands: { echo: (request) => request.buffer } });
+  const echo = subject === "pipeplug" ? (request) => request.buffer : (request) => request.text();
+  register({ commands: { echo } });
 } else if (subject.startsWith("ipc")) {
   process.on("message", (message) => process.send(message));
   process.on("disconnect", () => process.exit());

@@ -1,10 +1,13 @@
 /** Calls and one-ways: what a host does with a plugin, and a plugin with its host. */
 
-import { type CallExtra, type Connection, isReserved, type OpenCall } from "./connection.js";
+import { onAbort } from "./abort.js";
+import { ONE_WAY } from "./chunk.js";
+import type { Connection } from "./connection.js";
 import { CONTEXT_LIMIT, type ContextValues, currentScope, type Scope } from "./context.js";
-import { ONE_WAY } from "./decoder.js";
-import { isWritable, type Payload } from "./encoder.js";
+import { isPayload, isWritable, type Payload } from "./encoder.js";
 import { CallError, StreamError } from "./errors.js";
+import { isReserved } from "./messages.js";
+import type { CallExtra, OpenCall } from "./outgoing.js";
 import { type Progress, textOf } from "./request.js";
 import { PartSender, Parts } from "./stream.js";
 
@@ -56,7 +59,8 @@ export abstract class Caller {
   call(command: string, payload?: Payload, options?: CallOptions): Promise<Buffer> {
     const { connection } = this;
     if (options === undefined && currentScope() === undefined) {
-      const isPlain = connection.canSend() && connection.reason === undefined && !isReserved(command);
+      const isOpen = connection.reason === undefined && isPayload(payload);
+      const isPlain = isOpen && connection.canSend() && !isReserved(command);
       if (isPlain && connection.format === "standard") {
         return new Promise((resolve, reject) => {
           connection.sendRequest(command, payload, { command, resolve, reject, extra: undefined });
@@ -66,6 +70,7 @@ export abstract class Caller {
     return new Promise((resolve, reject) => {
       const call: OpenCall = { command, resolve, reject, extra: undefined };
       if (command === "cmd.ping") reject(reservedError(command));
+      else if (!isPayload(payload)) reject(payloadError(command, payload));
       else this.begin(call, payload, options ?? {}, "", undefined);
     });
   }
@@ -95,6 +100,7 @@ export abstract class Caller {
   /** Sends a one-way. Resolves once there was room for it. */
   notify(command: string, payload?: Payload, options: NotifyOptions = {}): Promise<void> {
     return new Promise((resolve, reject) => {
+      if (!isPayload(payload)) throw payloadError(command, payload);
       this.sendNotice(command, payload, options, "", () => resolve(), reject);
     });
   }
@@ -118,6 +124,10 @@ export abstract class Caller {
         sender.fail(cause instanceof StreamError ? cause : new StreamError("closed", cause.message));
         reject(error);
       };
+      if (!isPayload(payload)) {
+        failed(payloadError(command, payload));
+        return;
+      }
       if (!connection.has("stream")) {
         failed(
           new CallError(
@@ -151,6 +161,7 @@ export abstract class Caller {
   /** Sends a one-way that is followed by parts. */
   notifyStream(command: string, payload?: Payload, options: NotifyOptions = {}): PartSender {
     const { connection } = this;
+    if (!isPayload(payload)) throw payloadError(command, payload);
     let id = 0;
     const sender = this.partSender(
       () => id,
@@ -275,8 +286,9 @@ export abstract class Caller {
       call.reject(error);
     };
     const aborted = (): void => giveUp(signal?.reason);
+    let forget: (() => void) | undefined;
     const done = (): void => {
-      signal?.removeEventListener("abort", aborted);
+      forget?.();
       if (timer !== undefined) clearTimeout(timer);
     };
     const passed = (): void => {
@@ -288,11 +300,18 @@ export abstract class Caller {
       giveUp(new CallError("timedOut", call.command, text, { code: "timed_out", sent: wasSent }));
     };
     if (prepared.kind === "context" || signal !== undefined) {
-      signal?.addEventListener("abort", aborted);
-      const extra: CallExtra = { ...call.extra, done };
+      if (signal !== undefined) forget = onAbort(signal, aborted);
+      const extra: CallExtra = { ...call.extra, done, giveUp };
       if (options.onProgress !== undefined) extra.onProgress = options.onProgress;
       call.extra = extra;
       if (prepared.kind === "context" && prepared.until !== Number.POSITIVE_INFINITY) {
+        // The other side may notice first: the error is the same.
+        const { until } = prepared;
+        extra.isLate = () => {
+          const isLate = performance.now() >= until;
+          if (isLate) passed();
+          return isLate;
+        };
         timer = setTimeout(passed, Math.min(0x7fff_ffff, prepared.until - performance.now()));
       }
     }
@@ -347,8 +366,9 @@ export abstract class Caller {
       failed(error);
       return;
     }
+    let forget: (() => void) | undefined;
     const send = (): void => {
-      signal?.removeEventListener("abort", aborted);
+      forget?.();
       if (connection.reason !== undefined) {
         failed(
           new CallError("closed", command, `${JSON.stringify(command)} was not sent: ${connection.reason.message}`, {
@@ -375,7 +395,7 @@ export abstract class Caller {
       send();
       return;
     }
-    signal?.addEventListener("abort", aborted, { once: true });
+    if (signal !== undefined) forget = onAbort(signal, aborted);
     withdraw = connection.whenSendable(send);
   }
 }
@@ -383,4 +403,9 @@ export abstract class Caller {
 function reservedError(command: string): CallError {
   const text = `${JSON.stringify(command)} belongs to the protocol: use ping, stop or the metadata`;
   return new CallError("reserved", command, text, { sent: false });
+}
+
+function payloadError(command: string, payload: unknown): TypeError {
+  const kind = typeof payload === "object" ? (payload?.constructor?.name ?? "object") : typeof payload;
+  return new TypeError(`the data of ${JSON.stringify(command)} has to be text or a Uint8Array, and is a ${kind}`);
 }

@@ -1,9 +1,7 @@
 /** Connection of either side: calls in flight, requests that are handled, flow, and the end. */
 
-import { type Context, NO_CONTEXT, parseContext } from "./context.js";
 import {
   DEFAULT_LIMITS,
-  Decoder,
   type Format,
   type Limits,
   ONE_WAY,
@@ -12,15 +10,19 @@ import {
   type Sink,
   type Skipped,
   type ThreadId,
-} from "./decoder.js";
+} from "./chunk.js";
+import { type Context, NO_CONTEXT, parseContext } from "./context.js";
+import { Decoder } from "./decoder.js";
 import { Encoder, type Payload } from "./encoder.js";
-import { CallError, failureCode, ProtocolError, StreamError } from "./errors.js";
+import { failureCode, ProtocolError, StreamError } from "./errors.js";
 import { Incoming, type IncomingOwner, WEIGHT } from "./incoming.js";
-import { cut, FAILURE_LIMIT, failureText, parseFailure, parseProgress } from "./messages.js";
-import { DEFAULT_STREAM_WINDOW, DEFAULT_WINDOW, NOTHING, type Offer, parseNumber } from "./negotiation.js";
+import { cut, FAILURE_LIMIT, failureText, isReserved, readCredit } from "./messages.js";
+import { DEFAULT_STREAM_WINDOW, DEFAULT_WINDOW, NOTHING, type Offer } from "./negotiation.js";
 import type { CloseReason, Options } from "./options.js";
-import type { Handler, Progress } from "./request.js";
-import type { PartSender, Parts } from "./stream.js";
+import { type OpenCall, Outgoing, type OutgoingOwner } from "./outgoing.js";
+import { Pace } from "./pace.js";
+import type { Handler } from "./request.js";
+import { byteLength, type PartSender } from "./stream.js";
 import { type Ends, type Input, Transport } from "./transport.js";
 
 /** What differs between a guest's and a host's connection. */
@@ -39,29 +41,12 @@ export interface Side {
   warn(message: string): void;
 }
 
-/** Part of a call that few calls have. */
-export interface CallExtra {
-  /** Parts of the reply. */
-  parts?: Parts;
-  sender?: PartSender;
-  onProgress?: (progress: Progress) => void;
-  /** Ends timer and listeners. */
-  done?: () => void;
-}
-
-export interface OpenCall {
-  command: string;
-  resolve: (reply: Buffer) => void;
-  reject: (error: unknown) => void;
-  extra: CallExtra | undefined;
-}
-
 /** Chunks that are written together, at most: the other side begins with them while this one makes the next. */
 const BATCH = 16;
 /** Milliseconds in which a peer that does not read any more may still be read from. */
 const LAST_WORDS = 100;
 
-export class Connection implements Sink, Input, IncomingOwner {
+export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
   readonly streamWindow: number;
   readonly window: number;
   readonly side: Side;
@@ -71,23 +56,19 @@ export class Connection implements Sink, Input, IncomingOwner {
   private readonly transport: Transport;
   private readonly decoder: Decoder;
   private readonly encoder: Encoder;
-  private readonly outgoing: number;
+  private readonly room: number;
   private readonly unread: number;
   private readonly limits: Limits;
   private isFlushing = false;
   private unflushed = 0;
+  /** Bytes of answers that no handler has given, since the other side has stopped to read. */
+  private unreadBytes = 0;
   private readonly doFlush = (): void => this.flush();
 
   // Calls of this side.
-  private readonly calls = new Map<ThreadId, OpenCall>();
-  private readonly oneWayStreams = new Map<ThreadId, PartSender>();
+  private readonly outgoing: Outgoing;
   private nextId = 1;
-  private sent = 0;
-  private credited = 0;
-  /** Calls and one-ways that wait for credit or room. */
-  private room: (() => void)[] = [];
-  /** Parts of streams that wait for room to write. */
-  private partRoom: (() => void)[] = [];
+  private readonly pace = new Pace(() => this.isFull());
 
   private readonly incoming: Incoming;
   private context: { threadId: ThreadId; context: Context } | undefined;
@@ -102,7 +83,8 @@ export class Connection implements Sink, Input, IncomingOwner {
     this.limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.window = Math.max(1, options.window ?? DEFAULT_WINDOW);
     this.streamWindow = Math.max(1, options.streamWindow ?? DEFAULT_STREAM_WINDOW);
-    this.outgoing = options.outgoing ?? 4 * 1024 * 1024;
+    this.room = options.outgoing ?? 4 * 1024 * 1024;
+    this.outgoing = new Outgoing(this);
     this.unread = options.unread ?? 64 * 1024 * 1024;
     this.incoming = new Incoming(this, this.window, options, isReady);
     this.isFormatOpen = format === undefined;
@@ -132,7 +114,7 @@ export class Connection implements Sink, Input, IncomingOwner {
   }
 
   get hasOpenCalls(): boolean {
-    return this.calls.size > 0;
+    return this.outgoing.isWaiting;
   }
 
   pauseReading(): void {
@@ -148,7 +130,7 @@ export class Connection implements Sink, Input, IncomingOwner {
     this.peer = offer;
     this.isNegotiated = true;
     for (const request of this.incoming.requests.values()) request.sender?.widen(offer.streamWindow);
-    for (const call of this.calls.values()) call.extra?.sender?.widen(offer.streamWindow);
+    this.outgoing.widen(offer.streamWindow);
     this.incoming.credit();
     this.pump();
   }
@@ -157,19 +139,28 @@ export class Connection implements Sink, Input, IncomingOwner {
     return this.peer.features.has(feature);
   }
 
+  // OutgoingOwner.
+
+  warn(message: string): void {
+    this.side.warn(message);
+  }
+
+  release(): void {
+    this.incoming.release();
+  }
+
   // Calls of this side.
 
   /** True if a call may be sent at once. */
   canSend(): boolean {
-    if (this.room.length > 0 || this.isFull()) return false;
-    return !this.peer.features.has("flow") || this.sent - this.credited < this.peer.window;
+    return this.pace.maySend(this.peer);
   }
 
   /** Sends a request at once, and returns its number. */
   sendRequest(command: string, payload: Payload, call: OpenCall): number {
     const id = this.nextId++;
-    this.calls.set(id, call);
-    this.sent += WEIGHT + this.encoder.add(id, REQUEST, command, payload);
+    this.outgoing.open(id, call);
+    this.pace.count(WEIGHT + this.encoder.add(id, REQUEST, command, payload));
     this.schedule();
     return id;
   }
@@ -177,7 +168,7 @@ export class Connection implements Sink, Input, IncomingOwner {
   /** Sends a ping, which has no weight. */
   sendPing(call: OpenCall): number {
     const id = this.nextId++;
-    this.calls.set(id, call);
+    this.outgoing.open(id, call);
     this.send(id, REQUEST, call.command, undefined);
     return id;
   }
@@ -190,36 +181,29 @@ export class Connection implements Sink, Input, IncomingOwner {
   /** Sends a one-way at once: with a number if it has a context or a stream. Returns that. */
   sendOneWay(command: string, payload: Payload, isNumbered: boolean): number {
     const id = isNumbered ? this.nextId++ : 0;
-    this.sent += WEIGHT + this.encoder.add(id, ONE_WAY, command, payload);
+    this.pace.count(WEIGHT + this.encoder.add(id, ONE_WAY, command, payload));
     this.schedule();
     return id;
   }
 
   /** Calls back when a call may be sent: in the order of the calls. Returns a function that takes it back. */
   whenSendable(call: () => void): () => void {
-    this.room.push(call);
-    return () => {
-      const index = this.room.indexOf(call);
-      if (index >= 0) this.room.splice(index, 1);
-    };
+    return this.pace.whenSendable(call);
   }
 
   /** Takes a call out that was given up; its response is ignored. */
   giveUp(id: ThreadId): void {
-    const call = this.calls.get(id);
-    if (call === undefined) return;
-    this.calls.delete(id);
-    call.extra?.done?.();
+    if (!this.outgoing.take(id)) return;
     if (this.has("cancel")) this.send(id, ONE_WAY, "cmd.cancel", undefined);
     this.incoming.release();
   }
 
   openOneWayStream(id: ThreadId, sender: PartSender): void {
-    this.oneWayStreams.set(id, sender);
+    this.outgoing.openOneWayStream(id, sender);
   }
 
   closeOneWayStream(id: ThreadId): void {
-    this.oneWayStreams.delete(id);
+    this.outgoing.closeOneWayStream(id);
   }
 
   // RequestOwner, and all other chunks.
@@ -231,11 +215,16 @@ export class Connection implements Sink, Input, IncomingOwner {
   }
 
   isFull(): boolean {
-    return this.transport.waiting + this.encoder.pending > this.outgoing;
+    return this.transport.waiting + this.encoder.pending > this.room;
+  }
+
+  /** True if answers would only wait, since the other side does not read. */
+  isHeldUp(): boolean {
+    return this.reason === undefined && this.isFull();
   }
 
   whenRoom(call: () => void): void {
-    if (this.reason === undefined) this.partRoom.push(call);
+    if (this.reason === undefined) this.pace.whenRoom(call);
   }
 
   /** True while answers can be written: a peer that sends no more may still read, as the end of a pipeline. */
@@ -246,13 +235,21 @@ export class Connection implements Sink, Input, IncomingOwner {
   /** Answers a request with its result. */
   answer(threadId: ThreadId, command: string, payload: Payload): void {
     this.send(threadId, RESPONSE, command, payload);
-    this.checkUnread();
+  }
+
+  /** Answers a request without a handler, which nothing holds up. */
+  private answerAtOnce(threadId: ThreadId, command: string, payload: Payload): void {
+    if (this.isFull()) this.unreadBytes += WEIGHT + byteLength(payload);
+    this.answer(threadId, command, payload);
+    if (this.unreadBytes <= this.unread) return;
+    const text = `the other side does not read: ${this.unreadBytes} bytes of answers wait for it, the limit is ${this.unread}`;
+    this.close({ kind: "unread", message: text });
   }
 
   /** Answers a request with an error. */
   fail(threadId: ThreadId, code: string, message: string, data?: unknown): void {
     if (code === "" || !this.has("failure")) {
-      this.answer(threadId, "cmd.error", cut(message, FAILURE_LIMIT));
+      this.answerAtOnce(threadId, "cmd.error", cut(message, FAILURE_LIMIT));
       return;
     }
     let text = failureText(code, message, data);
@@ -260,12 +257,22 @@ export class Connection implements Sink, Input, IncomingOwner {
     for (let length = FAILURE_LIMIT; Buffer.byteLength(text) > FAILURE_LIMIT; length = length >> 1) {
       text = failureText(code, cut(message, length >> 1), undefined);
     }
-    this.answer(threadId, "cmd.failure", text);
+    this.answerAtOnce(threadId, "cmd.failure", text);
   }
 
   /** Lets requests and one-ways be handled. */
   ready(): void {
     this.incoming.ready();
+  }
+
+  /** Calls back once when a request or one-way waits for `ready`. */
+  whenHeld(call: () => void): void {
+    this.incoming.whenHeld = call;
+  }
+
+  /** True if requests or one-ways wait. */
+  get holds(): boolean {
+    return this.incoming.isWaiting;
   }
 
   /** Resolves once no request is handled or waits. */
@@ -285,19 +292,8 @@ export class Connection implements Sink, Input, IncomingOwner {
     if (this.reason !== undefined) return;
     this.flush();
     this.reason = reason;
-    const calls = [...this.calls.values()];
-    this.calls.clear();
-    for (const call of calls) {
-      call.extra?.done?.();
-      const text = `no reply to ${JSON.stringify(call.command)}: ${reason.message}`;
-      this.endCall(call, new CallError("closed", call.command, text));
-    }
-    for (const sender of this.oneWayStreams.values()) sender.fail(new StreamError("closed", reason.message));
-    this.oneWayStreams.clear();
-    const rooms = [...this.room, ...this.partRoom];
-    this.room = [];
-    this.partRoom = [];
-    for (const call of rooms) call();
+    this.outgoing.end(reason);
+    this.pace.end();
     this.incoming.end(reason.message, this.isWritable);
     this.side.closed(reason);
   }
@@ -353,6 +349,7 @@ export class Connection implements Sink, Input, IncomingOwner {
   drained(): void {
     this.flush();
     if (this.transport.waiting > 0) return;
+    this.unreadBytes = 0;
     this.wakeWritten();
     this.pump();
   }
@@ -381,7 +378,7 @@ export class Connection implements Sink, Input, IncomingOwner {
       if (this.context.threadId === threadId && direction !== RESPONSE) context = this.context.context;
       this.context = undefined;
     }
-    if (direction === RESPONSE) this.response(threadId, command, buffer);
+    if (direction === RESPONSE) this.outgoing.response(threadId, command, buffer);
     else if (isReserved(command)) this.reserved(threadId, direction, command, buffer);
     else this.incoming.take(threadId, direction === ONE_WAY, command, buffer, context);
   }
@@ -401,109 +398,20 @@ export class Connection implements Sink, Input, IncomingOwner {
       this.fail(threadId, failureCode.tooLarge, text);
     } else if (chunk.command === "cmd.part") {
       const parts =
-        direction === ONE_WAY
-          ? this.incoming.requests.get(threadId)?.openParts
-          : this.calls.get(threadId)?.extra?.parts;
+        direction === ONE_WAY ? this.incoming.requests.get(threadId)?.openParts : this.outgoing.partsOf(threadId);
       parts?.end(new StreamError("tooLarge", text));
     } else if (direction === RESPONSE) {
-      const call = this.calls.get(threadId);
-      const isFinal = !chunk.reserved || chunk.command === "cmd.error" || chunk.command === "cmd.failure" || isCommand;
-      if (call === undefined || !isFinal) return;
-      this.settle(
-        threadId,
-        call,
-        new CallError("tooLarge", call.command, `the reply to ${JSON.stringify(call.command)} was skipped: ${text}`),
-      );
+      this.outgoing.skipped(chunk, text);
     } else {
       this.side.warn(`a one-way was skipped: ${text}`);
     }
-  }
-
-  // Responses.
-
-  private response(threadId: ThreadId, command: string, buffer: Buffer): void {
-    const call = this.calls.get(threadId);
-    if (command.startsWith("cmd.")) {
-      this.reservedResponse(threadId, call, command, buffer);
-      return;
-    }
-    if (call === undefined) return;
-    this.calls.delete(threadId);
-    if (call.extra !== undefined) this.finish(call.extra);
-    call.resolve(buffer);
-    this.incoming.release();
-  }
-
-  private reservedResponse(threadId: ThreadId, call: OpenCall | undefined, command: string, buffer: Buffer): void {
-    const sender = call?.extra?.sender ?? this.oneWayStreams.get(threadId);
-    switch (command) {
-      case "cmd.part":
-        call?.extra?.parts?.push(buffer);
-        return;
-      case "cmd.part.credit":
-        if (sender !== undefined) this.creditOf(buffer, (total) => sender.credit(total));
-        return;
-      case "cmd.enough":
-        sender?.fail(new StreamError("enough", cut(buffer.toString("utf8"), FAILURE_LIMIT)));
-        this.oneWayStreams.delete(threadId);
-        return;
-      case "cmd.progress":
-        if (call?.extra?.onProgress !== undefined) this.progress(call.extra.onProgress, buffer);
-        return;
-      case "cmd.end":
-        return;
-    }
-    if (call === undefined) return;
-    if (command === "cmd.error") {
-      const message = cut(buffer.toString("utf8"), FAILURE_LIMIT);
-      this.settle(threadId, call, new CallError("remote", call.command, message));
-    } else if (command === "cmd.failure") {
-      const { code, message, data } = parseFailure(buffer);
-      this.settle(threadId, call, new CallError("remote", call.command, message, { code, data }));
-    } else {
-      // The answer to a ping, or a response with another cmd: it is found by its number.
-      this.calls.delete(threadId);
-      if (call.extra !== undefined) this.finish(call.extra);
-      call.resolve(buffer);
-    }
-  }
-
-  private settle(threadId: ThreadId, call: OpenCall, error: CallError): void {
-    this.calls.delete(threadId);
-    call.extra?.done?.();
-    this.endCall(call, error);
-    this.incoming.release();
-  }
-
-  private endCall(call: OpenCall, error: CallError): void {
-    call.extra?.parts?.end(error);
-    call.extra?.sender?.fail(new StreamError(error.kind === "closed" ? "closed" : "enough", error.message));
-    call.reject(error);
-  }
-
-  private finish(extra: CallExtra): void {
-    extra.done?.();
-    extra.parts?.end();
-    extra.sender?.fail(new StreamError("enough", "the request has been answered"));
-  }
-
-  private progress(report: (progress: Progress) => void, buffer: Buffer): void {
-    const progress = parseProgress(buffer);
-    if (progress === undefined) this.side.warn("a report of progress is ignored: it is none");
-    else report(progress);
-  }
-
-  private creditOf(buffer: Buffer, take: (total: number) => void): void {
-    const total = buffer.length <= 20 ? parseNumber(buffer.toString("latin1")) : undefined;
-    if (total === undefined) this.side.warn("a credit is ignored: it is no number");
-    else take(total);
   }
 
   // Commands of the protocol.
 
   private reserved(threadId: ThreadId, direction: number, command: string, buffer: Buffer): void {
     if (direction === REQUEST) {
-      if (command === "cmd.ping") this.answer(threadId, command, undefined);
+      if (command === "cmd.ping") this.answerAtOnce(threadId, command, undefined);
       else if (!command.startsWith("cmd.")) this.getServicesOrMetadata(threadId, command, buffer);
       else this.fail(threadId, failureCode.unknownCommand, `${JSON.stringify(command)} is no request of the protocol`);
       return;
@@ -517,10 +425,7 @@ export class Connection implements Sink, Input, IncomingOwner {
         this.incoming.cancelled(threadId, request);
         return;
       case "cmd.credit":
-        this.creditOf(buffer, (total) => {
-          if (total > this.sent || total < this.credited) this.side.warn(`a credit of ${total} is ignored`);
-          else this.credited = total;
-        });
+        this.takeCredit(buffer);
         this.pump();
         return;
       case "cmd.part":
@@ -535,7 +440,7 @@ export class Connection implements Sink, Input, IncomingOwner {
         request?.sender?.fail(new StreamError("enough", cut(buffer.toString("utf8"), FAILURE_LIMIT)));
         return;
       case "cmd.part.credit":
-        if (request?.sender !== undefined) this.creditOf(buffer, (total) => request.sender?.credit(total));
+        if (request?.sender !== undefined) readCredit(buffer, (total) => request.sender?.credit(total), this);
         return;
       default:
         this.side.notice(command, buffer);
@@ -558,12 +463,17 @@ export class Connection implements Sink, Input, IncomingOwner {
     else this.context = { threadId, context };
   }
 
+  private takeCredit(buffer: Buffer): void {
+    const take = (total: number): void => {
+      if (!this.pace.credit(total)) this.warn(`a credit of ${total} is ignored`);
+    };
+    readCredit(buffer, take, this);
+  }
+
   private pump(): void {
-    while (this.partRoom.length > 0 && !this.isFull()) (this.partRoom.shift() as () => void)();
-    while (this.room.length > 0 && !this.isFull()) {
-      if (this.peer.features.has("flow") && this.sent - this.credited >= this.peer.window) return;
-      (this.room.shift() as () => void)();
-    }
+    this.pace.wakeWriters();
+    if (this.incoming.isWaiting) this.incoming.work();
+    this.pace.wakeSenders(this.peer);
   }
 
   // Writing.
@@ -588,7 +498,7 @@ export class Connection implements Sink, Input, IncomingOwner {
     this.isFlushing = false;
     if (this.encoder.pending === 0) return;
     this.flushNow();
-    if (this.room.length > 0 || this.partRoom.length > 0) this.pump();
+    if (this.pace.isAwaited || this.incoming.isWaiting) this.pump();
   }
 
   private afterRead(): void {
@@ -605,16 +515,11 @@ export class Connection implements Sink, Input, IncomingOwner {
     this.transport.atomic = format === "classic";
   }
 
-  private checkUnread(): void {
-    if (this.transport.waiting <= this.unread) return;
-    const text = `the other side does not read: ${this.transport.waiting} bytes of answers wait for it, the limit is ${this.unread}`;
-    this.close({ kind: "unread", message: text });
-  }
-
   private broken(error: unknown): void {
     if (!(error instanceof ProtocolError)) throw error;
+    const how = error.kind === "end" ? "ended in the middle of a chunk" : "broke the protocol";
     // What the other side is sent now it may not understand: nothing.
-    this.close({ kind: "broken", message: `the other side broke the protocol: ${error.message}` });
+    this.close({ kind: "broken", message: `the other side ${how}: ${error.message}` });
   }
 
   private wakeWritten(): void {
@@ -622,12 +527,4 @@ export class Connection implements Sink, Input, IncomingOwner {
     this.written = [];
     for (const resolve of written) resolve();
   }
-}
-
-/** Returns true for a command that belongs to the protocol. */
-export function isReserved(command: string): boolean {
-  // Most commands differ in the first letter.
-  const first = command.charCodeAt(0);
-  if (first === 0x63) return command.startsWith("cmd.");
-  return first === 0x47 && (command === "GetMetadata" || command === "GetServices");
 }

@@ -1,47 +1,8 @@
 /** Decoder of chunks, for bytes that come in any pieces. */
 
+import { type Format, type Limits, ONE_WAY, REQUEST, RESPONSE, type Sink, type ThreadId } from "./chunk.js";
+import { Commands, firstNotUtf8 } from "./command_text.js";
 import { type Field, ProtocolError } from "./errors.js";
-
-/** Number that relates a response to its request. A `bigint` above 2^53-1. */
-export type ThreadId = number | bigint;
-
-/** Form of all chunks of a connection. */
-export type Format = "standard" | "classic";
-
-/** Largest cmd and buffer that this side takes, in bytes. */
-export interface Limits {
-  command: number;
-  buffer: number;
-}
-
-export const DEFAULT_LIMITS: Readonly<Limits> = { command: 65536, buffer: 256 * 1024 * 1024 };
-
-export const ONE_WAY = 1;
-export const REQUEST = 2;
-export const RESPONSE = 3;
-
-/** Reason that a chunk is read and discarded. */
-export type SkipReason = "unknown-direction" | "command-too-long" | "buffer-too-long";
-
-/** Chunk that is read and discarded. */
-export interface Skipped {
-  threadId: ThreadId;
-  direction: ThreadId;
-  reason: SkipReason;
-  /** The cmd, if that is within its limit. */
-  command: string | undefined;
-  commandLength: ThreadId;
-  bufferLength: ThreadId;
-  limit: number | undefined;
-  /** True if the cmd begins with `cmd.`. */
-  reserved: boolean;
-}
-
-/** Receiver of what is decoded. */
-export interface Sink {
-  chunk(threadId: ThreadId, direction: number, command: string, buffer: Buffer): void;
-  skipped(chunk: Skipped): void;
-}
 
 export const EMPTY: Buffer = Buffer.alloc(0);
 
@@ -53,7 +14,6 @@ const FIRST_ALLOCATION = 1024 * 1024;
 /** Rest of a buffer from which on it is read in place. */
 const IN_PLACE = 32 * 1024;
 const CMD_DOT = [0x63, 0x6d, 0x64, 0x2e];
-const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 enum State {
   Header,
@@ -86,50 +46,6 @@ const FIELDS: Record<Step, Field> = {
 
 function narrow(value: bigint): ThreadId {
   return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : value;
-}
-
-/** Commands that were seen, so that few strings are made of bytes. */
-class Commands {
-  private readonly slots: { bytes: Buffer; text: string }[] = new Array(256);
-
-  /** Returns the text of an ASCII cmd, or undefined if it has other bytes or is long. */
-  text(buffer: Buffer, start: number, end: number): string | undefined {
-    const length = end - start;
-    if (length > 48) return undefined;
-    let hash = length;
-    for (let i = start; i < end; i++) {
-      const byte = buffer[i] as number;
-      if (byte >= 0x80) return undefined;
-      hash = (Math.imul(hash, 31) + byte) | 0;
-    }
-    const slot = this.slots[hash & 255];
-    if (slot !== undefined && slot.bytes.length === length) {
-      const bytes = slot.bytes;
-      let i = 0;
-      while (i < length && bytes[i] === buffer[start + i]) i++;
-      if (i === length) return slot.text;
-    }
-    const text = buffer.toString("latin1", start, end);
-    this.slots[hash & 255] = { bytes: Buffer.from(buffer.subarray(start, end)), text };
-    return text;
-  }
-}
-
-/** Returns the position of the first byte that is not part of a complete character, or -1. */
-function firstNotUtf8(bytes: Uint8Array): number {
-  let i = 0;
-  while (i < bytes.length) {
-    const lead = bytes[i] as number;
-    const length = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
-    if (length === 0 || i + length > bytes.length) return i;
-    try {
-      utf8.decode(bytes.subarray(i, i + length));
-    } catch {
-      return i;
-    }
-    i += length;
-  }
-  return -1;
 }
 
 /** Decodes a stream of chunks. `push` throws a `ProtocolError` where the stream is broken. */

@@ -1,6 +1,6 @@
 /** Encoder of chunks into a buffer that is written as a whole. */
 
-import type { Format, ThreadId } from "./decoder.js";
+import type { Format, ThreadId } from "./chunk.js";
 
 /** Data of a request, one-way, response or part. A string is sent as UTF-8. */
 export type Payload = string | Uint8Array | null | undefined;
@@ -18,6 +18,11 @@ const ATOMIC = 4096;
 /** Returns true if the cmd can be written in the format. */
 export function isWritable(format: Format, command: string): boolean {
   return format === "standard" || !/[ \0]/.test(command);
+}
+
+/** Returns true for what can be the data of a chunk: JavaScript callers may pass anything. */
+export function isPayload(value: unknown): value is Payload {
+  return typeof value === "string" || value == null || value instanceof Uint8Array;
 }
 
 /** Writer of bytes: takes all, and waits for the peer by itself. */

@@ -3,8 +3,8 @@
 import { basename } from "node:path";
 
 import { Caller } from "./caller.js";
+import type { ThreadId } from "./chunk.js";
 import { Connection, type Side } from "./connection.js";
-import type { ThreadId } from "./decoder.js";
 import { isByHand, type Plan, plan, RegisterError, take } from "./descriptors.js";
 import type { Payload } from "./encoder.js";
 import { messageOf } from "./errors.js";
@@ -47,6 +47,8 @@ export interface GuestOptions extends Options {
 /** Reason why a plugin has to end. */
 export type Stop = "asked" | "hostGone";
 
+/** Milliseconds to wait for the host's metadata once it has asked something else. */
+const METADATA_PAUSE = 200;
 /** Exit status of a plugin that no host has started, or that cannot use what it was given. */
 const EXIT_USAGE = 2;
 
@@ -120,8 +122,10 @@ class Guest implements Side {
   private resolveEnded: (status: number) => void = () => {};
   private metadata: Payload;
   private starting: Promise<void> | undefined;
+  private isIntroduced = false;
   private isStopping = false;
   private isOver = false;
+  private isFinished = false;
   private warnings = 0;
 
   constructor(options: GuestOptions) {
@@ -186,8 +190,12 @@ class Guest implements Side {
 
   private connect(ends: Ends): Main {
     const connection = new Connection(ends, undefined, this, this.options, false);
+    // A print to an output that is gone with the host is no reason to end before the handlers do.
+    for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
     this.connection = connection;
     this.main = new Main(this, connection);
+    if (this.options.start === undefined && this.options.interfaceVersions === undefined) connection.ready();
+    else connection.whenHeld(() => this.startWithoutMetadata());
     return this.main;
   }
 
@@ -202,6 +210,31 @@ class Guest implements Side {
     }
     this.plan.args.splice(0, 2);
     return this.connect(listen(path, this.name, (error) => this.refuse(error)));
+  }
+
+  /** Starts although the host has asked something else first: an older one, or a person with a pipe. */
+  private startWithoutMetadata(): void {
+    const timer = setTimeout(() => void this.startNow(), METADATA_PAUSE);
+    timer.unref();
+  }
+
+  private async startNow(): Promise<void> {
+    if (this.isIntroduced || this.isFinished) return;
+    this.isIntroduced = true;
+    this.starting = this.start();
+    await this.starting;
+    if (!this.isFinished) this.connection?.ready();
+  }
+
+  /** Waits until what has come before the end of the start is let in. */
+  private async settle(): Promise<void> {
+    const connection = this.connection as Connection;
+    if (!this.isIntroduced && connection.holds) void this.startNow();
+    if (this.starting !== undefined)
+      await this.within(
+        this.starting.then(() => {}),
+        "stopped during the start",
+      );
   }
 
   /** Answers the host's first question, once the start call-back has run. */
@@ -232,13 +265,18 @@ class Guest implements Side {
         this.say(
           `the host speaks the versions ${host.interfaceVersions?.join(", ")} of the interface, and this plugin ${versions?.join(", ")}: upgrade the older one`,
         );
+        await this.within(connection.whenWritten(), "");
+        this.finish(1);
         return;
       }
       this.version = common;
-      this.starting = this.start();
+      if (!this.isIntroduced) {
+        this.isIntroduced = true;
+        if (this.options.start !== undefined) this.starting = this.start();
+      }
     }
     if (this.starting !== undefined) await this.starting;
-    if (this.isOver) return;
+    if (this.isFinished) return;
     connection.answer(threadId, "GetMetadata", this.metadata);
     connection.ready();
   }
@@ -252,7 +290,7 @@ class Guest implements Side {
     try {
       await start(this.main as Main);
     } catch (error) {
-      if (this.isOver) return;
+      if (this.isFinished) return;
       this.isOver = true;
       this.say(`the plugin's start failed: ${messageOf(error)}`);
       this.finish(1);
@@ -272,6 +310,7 @@ class Guest implements Side {
     this.isStopping = true;
     if (!this.stopping.signal.aborted) this.stopping.abort("asked" satisfies Stop);
     const connection = this.connection as Connection;
+    await this.settle();
     await this.within(connection.whenIdle(), "stopped with handlers still at work");
     await this.within(connection.whenWritten(), "stopped with answers still to be written");
     this.finish(0);
@@ -282,6 +321,7 @@ class Guest implements Side {
     if (this.isOver || this.isStopping) return;
     this.isOver = true;
     const connection = this.connection as Connection;
+    await this.settle();
     await this.within(connection.whenIdle(), "handlers were still at work when the host was gone");
     // The other half may still be read, as at the end of a pipeline.
     if (reason.kind === "endOfFile") await this.within(connection.whenWritten(), "");
@@ -306,7 +346,8 @@ class Guest implements Side {
   }
 
   private finish(status: number): void {
-    this.isOver = true;
+    if (this.isFinished) return;
+    this.isOver = this.isFinished = true;
     const connection = this.connection as Connection;
     connection.close({ kind: "closed", message: "this side has ended" });
     connection.destroy();

@@ -1,8 +1,8 @@
 /** Requests and one-ways of the other side: their order, their handlers, and the credit for them. */
 
+import { ONE_WAY, RESPONSE, type ThreadId } from "./chunk.js";
 import { type Context, NO_CONTEXT, runInScope } from "./context.js";
-import { ONE_WAY, RESPONSE, type ThreadId } from "./decoder.js";
-import type { Payload } from "./encoder.js";
+import { isPayload, type Payload } from "./encoder.js";
 import { failureCode, failureOf, messageOf, StreamError } from "./errors.js";
 import type { Options } from "./options.js";
 import { type Handler, type HandlerResult, Request, type RequestOwner } from "./request.js";
@@ -15,6 +15,8 @@ export interface IncomingOwner extends RequestOwner {
   answer(threadId: ThreadId, command: string, payload: Payload): void;
   fail(threadId: ThreadId, code: string, message: string, data?: unknown): void;
   has(feature: string): boolean;
+  /** True if answers would only wait, since the other side does not read. */
+  isHeldUp(): boolean;
   pauseReading(): void;
   resumeReading(): void;
 }
@@ -54,6 +56,8 @@ export class Incoming {
   private readonly allInOrder: Sequence | undefined;
   private idle: (() => void)[] = [];
   private isHeldBack = false;
+  /** Called once when something waits that has come before the start was over. */
+  whenHeld: (() => void) | undefined;
 
   constructor(connection: IncomingOwner, window: number, options: Options, isReady: boolean) {
     this.connection = connection;
@@ -122,14 +126,18 @@ export class Incoming {
       if (context.sends || context.receives) this.requests.set(threadId, request);
     }
     const sequence = this.allInOrder ?? (this.sequences.size > 0 ? this.sequences.get(command) : undefined);
-    const mayRun = this.isReady && this.queue.length === 0 && this.running < this.handlers;
-    if (mayRun && (sequence === undefined || !sequence.isBusy)) {
+    const mayRun = this.queue.length === 0 && this.running < this.handlers && this.isReady;
+    if (mayRun && (sequence === undefined || !sequence.isBusy) && !this.connection.isHeldUp()) {
       this.took(weight);
       this.handle(request ?? new Request(this.connection, threadId, isOneWay, command, buffer, NO_CONTEXT), sequence);
       return;
     }
     this.held += weight;
     this.queue.push({ threadId, isOneWay, command, buffer, context, weight, request });
+    if (!this.isReady && this.whenHeld !== undefined) {
+      this.whenHeld();
+      this.whenHeld = undefined;
+    }
     // One chunk may exceed the window.
     if (this.held - weight >= this.window) this.holdBack();
   }
@@ -140,10 +148,15 @@ export class Incoming {
     else this.connection.fail(threadId, failureCode.overloaded, text);
   }
 
+  /** True if requests or one-ways wait. */
+  get isWaiting(): boolean {
+    return this.queue.length > 0;
+  }
+
   /** Handles what waits, as far as it may be. */
-  private work(): void {
+  work(): void {
     if (!this.isReady) return;
-    for (let i = 0; i < this.queue.length && this.running < this.handlers; ) {
+    for (let i = 0; i < this.queue.length && this.running < this.handlers && !this.connection.isHeldUp(); ) {
       const waiting = this.queue[i] as Waiting;
       const sequence = this.allInOrder ?? this.sequences.get(waiting.command);
       if (sequence?.isBusy) {
@@ -162,6 +175,7 @@ export class Incoming {
       );
     }
     if (this.isHeldBack) this.release();
+    if (this.idle.length > 0 && this.isIdle()) this.wakeIdle();
   }
 
   private handle(request: Request, sequence: Sequence | undefined): void {
@@ -206,6 +220,11 @@ export class Incoming {
   }
 
   private finished(request: Request, sequence: Sequence | undefined, value: Payload): void {
+    if (!request.isOneWay && this.connection.isHeldUp()) {
+      // The answers that wait have a limit: that of the handlers.
+      this.connection.whenRoom(() => this.finished(request, sequence, value));
+      return;
+    }
     this.completed(request, value);
     this.left(sequence);
   }
@@ -246,7 +265,9 @@ export class Incoming {
   }
 
   private forget(request: Request): void {
-    if (this.requests.size > 0 && this.requests.delete(request.id) && request.hasStream) this.openStreams--;
+    // A peer may give two requests the same number.
+    if (this.requests.size > 0 && this.requests.get(request.id) === request) this.requests.delete(request.id);
+    if (request.hasStream && !request.isOver) this.openStreams--;
     request.answered();
   }
 
@@ -320,10 +341,6 @@ function isPromise(value: unknown): value is Promise<HandlerResult> {
 
 function isIterable(value: unknown): value is AsyncIterable<Payload> {
   return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
-}
-
-function isPayload(value: unknown): value is Payload {
-  return value == null || typeof value === "string" || value instanceof Uint8Array;
 }
 
 /** Sends what an async iterable gives as parts, and resolves to what it returns at last. */

@@ -2,16 +2,16 @@
 
 export type { CallOptions, NotifyOptions, StreamCall } from "./caller.js";
 export { Caller } from "./caller.js";
+export type { Format, Limits } from "./chunk.js";
 export type { ContextValues } from "./context.js";
-export type { Format, Limits } from "./decoder.js";
 export type { Payload } from "./encoder.js";
 export type { CallErrorKind, StreamErrorKind } from "./errors.js";
 export { CallError, Failure, failureCode, ProtocolError, StartError, StreamError } from "./errors.js";
 export type { Commands, GuestOptions, LogLevel, Stop } from "./guest.js";
 export { Main, register } from "./guest.js";
 export type { CloseReason, Options } from "./options.js";
-export type { Grace, PluginOptions, Stopped } from "./plugin.js";
 export { Plugin } from "./plugin.js";
+export type { Grace, PluginOptions, Stopped } from "./plugin_options.js";
 export type { Exit, Output } from "./process.js";
 export type { Handler, HandlerResult, Progress } from "./request.js";
 export { Request } from "./request.js";

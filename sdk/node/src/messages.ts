@@ -1,5 +1,6 @@
 /** Buffers of the protocol's own responses. */
 
+import { parseNumber } from "./negotiation.js";
 import type { Progress } from "./request.js";
 
 /** Longest `cmd.failure`, and longest message of the other side that is kept, in bytes. */
@@ -56,4 +57,19 @@ export function cut(text: string, length: number): string {
   if (text.length * 3 <= length || Buffer.byteLength(text) <= length) return text;
   const bytes = Buffer.from(text).subarray(0, length);
   return bytes.toString("utf8").replace(/\ufffd+$/, "");
+}
+
+/** Reads a credit, and gives its total on. One that is no number is ignored. */
+export function readCredit(buffer: Buffer, take: (total: number) => void, log: { warn(message: string): void }): void {
+  const total = buffer.length <= 20 ? parseNumber(buffer.toString("latin1")) : undefined;
+  if (total === undefined) log.warn("a credit is ignored: it is no number");
+  else take(total);
+}
+
+/** Returns true for a command that belongs to the protocol. */
+export function isReserved(command: string): boolean {
+  // Most commands differ in the first letter.
+  const first = command.charCodeAt(0);
+  if (first === 0x63) return command.startsWith("cmd.");
+  return first === 0x47 && (command === "GetMetadata" || command === "GetServices");
 }

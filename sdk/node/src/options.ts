@@ -1,6 +1,6 @@
 /** Options of a connection, and the reason of its end. */
 
-import type { Limits } from "./decoder.js";
+import type { Limits } from "./chunk.js";
 
 /** Limits and times of a connection. */
 export interface Options {

@@ -20,6 +20,8 @@ export interface Launch {
   env: Readonly<Record<string, string>>;
   cwd: string | undefined;
   stdio: boolean;
+  /** True for a plugin that has to be told to use stdin and stdout, as those of the original Go package. */
+  isClassic: boolean;
   onLine: ((line: string, output: Output) => void) | undefined;
 }
 
@@ -143,7 +145,7 @@ export class PluginProcess {
     const isScript = /\.[cm]?js$/.test(path);
     const [program, first] = isScript ? [process.execPath, [path]] : [path, []];
     const isAmbiguous = args.length >= 2 && args.slice(0, 2).every((arg) => /^[0-9]+$/.test(arg));
-    const numbers = stdio ? (isAmbiguous ? ["0", "1"] : []) : ["3", "4"];
+    const numbers = stdio ? (isAmbiguous || launch.isClassic ? ["0", "1"] : []) : ["3", "4"];
     const child = spawn(program, [...first, ...numbers, ...args], {
       // Its own group: Ctrl-C is the host's to handle, and what the plugin starts ends with it.
       detached: true,

@@ -1,7 +1,7 @@
 /** Request or one-way that a handler answers. */
 
+import { RESPONSE, type ThreadId } from "./chunk.js";
 import { type Context, type ContextValues, NO_CONTEXT } from "./context.js";
-import { RESPONSE, type ThreadId } from "./decoder.js";
 import type { Payload } from "./encoder.js";
 import { CallError, Failure, failureCode, StreamError } from "./errors.js";
 import { PartSender, Parts } from "./stream.js";
@@ -237,6 +237,11 @@ export class Request {
       this.reportTimer = undefined;
       this.sendReport();
     }
+  }
+
+  /** @internal True after the response, or after what stands for that of a one-way. */
+  get isOver(): boolean {
+    return this.isAnswered;
   }
 
   /** @internal Ends both directions of its stream. */

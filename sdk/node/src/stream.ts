@@ -202,9 +202,12 @@ export class PartSender {
     await this.finish();
   }
 
-  /** Tells the receiver that the parts are complete. Resolves once all of them were sent. */
+  /**
+   * Tells the receiver that the parts are complete. Resolves once all of them were sent, and at once if the receiver
+   * wants no more.
+   */
   finish(): Promise<void> {
-    if (this.error !== undefined) return Promise.reject(this.error);
+    if (this.error !== undefined) return this.isEnough ? DONE : Promise.reject(this.error);
     if (this.isFinished) return DONE;
     this.isFinished = true;
     if (this.queue.length === 0 && !this.isHeld) {
@@ -261,7 +264,12 @@ export class PartSender {
     const queue = this.queue;
     this.queue = [];
     for (const waiting of queue) waiting.reject(error);
-    this.finishing?.reject(error);
+    if (this.isEnough) this.finishing?.resolve();
+    else this.finishing?.reject(error);
+  }
+
+  private get isEnough(): boolean {
+    return this.error instanceof StreamError && this.error.kind === "enough";
   }
 
   private hasRoom(): boolean {
