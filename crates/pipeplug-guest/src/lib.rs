@@ -23,6 +23,8 @@ mod config;
 mod descriptors;
 mod exit;
 mod guest;
+#[doc(hidden)]
+pub mod internal;
 mod listen;
 #[cfg(feature = "logging")]
 mod logging;

@@ -33,7 +33,7 @@ pub(crate) fn adopt(number: i32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Copies a standard descriptor to a number above them, kept from processes that this one starts.
+/// Copies a descriptor to a number above the standard ones, kept from processes that this one starts.
 pub(crate) fn copy_up(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: the descriptor is only copied, and fcntl(2) itself says whether there is one.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };

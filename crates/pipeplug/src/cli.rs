@@ -23,7 +23,7 @@ use crate::output::logging;
 use crate::output::report::{self, Verbosity};
 use crate::output::stream::{self, Kind, Stream};
 use crate::output::style::Paint;
-use crate::output::text::Escaped;
+use crate::output::text::{self, Escaped};
 use crate::{builtin, complete, exit};
 
 const EXAMPLES: &str = "\
@@ -247,6 +247,8 @@ fn print(error: &clap::Error, args: &[OsString], of_files: Option<&Taken>) {
     if let Some(taken) = of_files {
         text.push_str(&format!("\nnote: the options are also {taken}\n"));
     }
+    // What the parser of a value says.
+    let text = text::without_long_words(&text);
     // If the write fails, the exit status still reports the error.
     let _ = stream::write(stream, Kind::Report, &[text.as_bytes()]);
 }
@@ -280,12 +282,14 @@ fn forget_wrong_tips(error: &mut clap::Error) {
     }
 }
 
-/// Escapes the parts of the command line that an error quotes: a shell may have inserted file names
-/// with control characters.
+/// Escapes the parts of the command line that an error quotes, and cuts them: a shell may have inserted
+/// file names with control characters, or a whole file.
 fn escape_context(error: &mut clap::Error, args: &[OsString]) {
-    let escaped = |text: &String| Escaped(text).to_string();
-    let is_harmless =
-        args.iter().all(|arg| arg.to_string_lossy().chars().all(Escaped::is_harmless));
+    let escaped = |text: &String| text::cut(&Escaped(text).to_string()).into_owned();
+    let is_harmless = args.iter().all(|arg| {
+        let arg = arg.to_string_lossy();
+        arg.chars().all(Escaped::is_harmless) && text::cut(&arg) == arg
+    });
     let context: Vec<_> = error
         .context()
         .filter_map(|(kind, value)| match value {

@@ -249,13 +249,18 @@ fn unknown_command(error: &CallError) -> Option<String> {
     if code.as_deref() != Some(failure_code::UNKNOWN_COMMAND) {
         return None;
     }
-    let known = data.as_ref().and_then(|data| data.get("commands")?.as_array());
+    Some(known_commands(command, data.as_deref()))
+}
+
+/// Commands that the data of such a failure names: the nearest one, or all.
+pub(crate) fn known_commands(command: &str, data: Option<&Value>) -> String {
+    let known = data.and_then(|data| data.get("commands")?.as_array());
     let known: Vec<_> = known.into_iter().flatten().filter_map(Value::as_str).collect();
-    Some(match (nearest_name(command, known.iter().copied()), known.as_slice()) {
+    match (nearest_name(command, known.iter().copied()), known.as_slice()) {
         (Some(nearest), _) => format!("did you mean {nearest:?}?"),
         (None, []) => "`pipeplug inspect` shows what the plugin says of its commands".to_owned(),
         (None, known) => format!("it knows {}", Escaped(&known.join(", "))),
-    })
+    }
 }
 
 fn capitalized(text: &str) -> String {

@@ -121,11 +121,22 @@ impl Permissions {
     }
 
     /// Reads the permissions in the file beside a plugin, for a plugin that cannot start without
-    /// them. `None` if there is no such file.
+    /// them. For a link, the file beside it comes before the one beside its target. `None` if there is
+    /// no such file.
     ///
     /// # Errors
     /// The file cannot be read, or its permissions cannot be understood.
     pub fn beside(plugin: &Path) -> Result<Option<Self>, PermissionsError> {
+        if let Some(own) = Self::read_beside(plugin)? {
+            return Ok(Some(own));
+        }
+        match plugin.canonicalize() {
+            Ok(file) if file != plugin => Self::read_beside(&file),
+            _ => Ok(None),
+        }
+    }
+
+    fn read_beside(plugin: &Path) -> Result<Option<Self>, PermissionsError> {
         let mut path = OsString::from(plugin);
         path.push(Self::FILE_SUFFIX);
         let path = PathBuf::from(path);
@@ -409,6 +420,13 @@ mod tests {
         std::fs::write(&file, r#"{"connect":[443]}"#).unwrap();
         let found = Permissions::beside(&plugin).unwrap().unwrap();
         assert_eq!(found, parsed(r#"{"connect":[443]}"#));
+        // Beside a link, or else beside its target.
+        std::fs::write(&plugin, "").unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("spell", &link).unwrap();
+        assert_eq!(Permissions::beside(&link).unwrap().unwrap(), found);
+        std::fs::write(dir.path().join("link.permissions.json"), "{}").unwrap();
+        assert_eq!(Permissions::beside(&link).unwrap().unwrap(), parsed("{}"));
         std::fs::write(&file, r#"{"usb":[]}"#).unwrap();
         let error = Permissions::beside(&plugin).unwrap_err().to_string();
         assert!(

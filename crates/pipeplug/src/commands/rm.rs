@@ -5,7 +5,7 @@ use pipeplug_host::discovery::{Discovery, OnConflict, RemoveError, Store};
 
 use crate::args::target::{HOST, list_command};
 use crate::cli::Globals;
-use crate::commands::add::{open_store, origin, record};
+use crate::commands::add::{alone, of_store, open_store, origin, record};
 use crate::exit::{CommandError, ExitReason};
 use crate::output::report;
 use crate::output::text::Escaped;
@@ -60,6 +60,9 @@ fn attempt(
 }
 
 fn remove(args: &RmArgs, store: &Store, name: &str) -> Result<String, CommandError> {
+    let _alone = alone(store)?;
+    // Else the plugin is gone, and its permissions are not, for the next one of this name.
+    of_store(store)?;
     let existing = if args.force { OnConflict::Overwrite } else { OnConflict::Keep };
     match store.remove(name, existing) {
         Ok((path, added)) => {

@@ -23,9 +23,11 @@ pub(crate) fn init(verbosity: Verbosity, color: ColorChoice) {
         Verbosity::Detailed => LevelFilter::INFO,
         Verbosity::Debug => LevelFilter::TRACE,
     };
-    // The report shows the lines of the plugin, and the processes that it leaves behind.
+    // The report shows the lines of the plugin, the processes that it leaves behind, and the events of
+    // the supervisor of `dev`.
     let targets = Targets::new()
         .with_default(level)
+        .with_target("pipeplug_host::supervisor::event", LevelFilter::ERROR)
         .with_target("pipeplug::left", LevelFilter::OFF)
         .with_target("pipeplug::stderr", LevelFilter::OFF)
         .with_target("pipeplug::stdout", LevelFilter::OFF);

@@ -405,7 +405,9 @@ fn failure_text(paint: Paint, failure: &CommandError) -> Option<String> {
     }
     if failure.crash.is_none() {
         let mut text = message_lines(paint, Role::Error, &Escaped(&text));
-        text.extend(failure.notes.iter().map(|line| format!("  {line}\n")));
+        text.extend(
+            failure.notes.iter().map(|line| format!("  {}\n", text::without_long_words(line))),
+        );
         return Some(text);
     }
     // The text of a crash has lines of its own; escape only within them.
@@ -417,6 +419,7 @@ fn failure_text(paint: Paint, failure: &CommandError) -> Option<String> {
 fn message_lines(paint: Paint, role: Role, what: &dyn fmt::Display) -> String {
     const HEAD: &str = "pipeplug:";
     let what = what.to_string();
+    let what = text::without_long_words(&what);
     let what = match text::columns(io::stderr()) {
         Some(columns) => {
             let width = columns.saturating_sub(HEAD.len() + 1).max(20);
@@ -425,7 +428,7 @@ fn message_lines(paint: Paint, role: Role, what: &dyn fmt::Display) -> String {
                 .collect::<Vec<_>>()
                 .join("\n")
         }
-        None => what,
+        None => what.into_owned(),
     };
     format!("{} {what}\n", paint.paint(role, HEAD))
 }

@@ -10,6 +10,13 @@ use unicode_width::UnicodeWidthStr as _;
 /// Number of characters of data that are shown. For longer data the size follows.
 const DATA_SHOWN: usize = 160;
 
+/// Longest word of a message that is shown whole, in characters; longer than most paths.
+const WORD_MAX: usize = 500;
+/// Characters that are shown of the beginning of a longer one.
+const WORD_START: usize = 100;
+/// Characters that are shown of its end.
+const WORD_END: usize = 40;
+
 /// Formats a reply for a terminal: keeps its lines, and escapes control characters.
 pub(crate) fn reply(data: &[u8]) -> String {
     let mut text = String::new();
@@ -80,6 +87,26 @@ impl fmt::Display for QuotedData<'_> {
             Some((end, _)) => write!(f, " \"{}…\" ({} B)", Escaped(&text[..end]), self.0.len()),
         }
     }
+}
+
+/// Text with an ellipsis in each word that no reader takes in, such as an argument that a shell has
+/// inserted from a large file. Its beginning and its end stay.
+pub(crate) fn without_long_words(text: &str) -> Cow<'_, str> {
+    if text.split_whitespace().all(|word| word.len() <= WORD_MAX) {
+        return text.into();
+    }
+    let words = text.split_inclusive(char::is_whitespace);
+    let parts = words.map(|word| word.split_at(word.trim_end().len()));
+    parts.flat_map(|(word, space)| [cut(word), space.into()]).collect::<String>().into()
+}
+
+/// Text in quotes as [`without_long_words`] shows it, also if it has spaces.
+pub(crate) fn cut(text: &str) -> Cow<'_, str> {
+    let Some((start, _)) = text.char_indices().nth(WORD_MAX) else { return text.into() };
+    let shown = &text[..start];
+    let begin = shown.char_indices().nth(WORD_START).map_or(shown.len(), |(at, _)| at);
+    let end = text.char_indices().rev().nth(WORD_END - 1).map_or(0, |(at, _)| at);
+    format!("{}…{}", &text[..begin], &text[end..]).into()
 }
 
 /// Width of text in columns of a terminal. A Chinese character has two columns, a combining accent
@@ -179,6 +206,18 @@ mod tests {
             format!(" \"{}…\" (322 B)", "ü".repeat(DATA_SHOWN))
         );
         assert!(!QuotedData("x".repeat(DATA_SHOWN).as_bytes()).to_string().contains('…'));
+    }
+
+    #[test]
+    fn long_words_are_cut_in_the_middle() {
+        let long = format!("a{}z", "ü".repeat(WORD_MAX));
+        let cut = format!("a{}…{}z", "ü".repeat(WORD_START - 1), "ü".repeat(WORD_END - 1));
+        assert_eq!(without_long_words(&format!("no  \t{long} x")), format!("no  \t{cut} x"));
+        let most = "x".repeat(WORD_MAX);
+        assert_eq!(without_long_words(&most), most);
+        let words = "some words ".repeat(WORD_MAX);
+        assert_eq!(without_long_words(&words), words);
+        assert!(super::cut(&words).len() < WORD_MAX);
     }
 
     #[test]

@@ -402,6 +402,7 @@ fn mistakes_have_a_next_step() {
     conform(&["--as", "host"]).exits(2).says("conform --as host -- ./myhost {plugin}");
     conform(&["--as", "host", "--", "true"]).exits(2).says("{plugin}");
     conform(&[]).exits(2).says("PLUGIN");
+    conform(&["@echo", "--jobs", "0"]).exits(2).says("not a number from 1 on");
     conform(&["@echo", "--call", "cmd.ping"]).exits(2).says("a command of the protocol");
     let list = conform(&["--list"]).exits(0);
     assert!(list.text().contains("call/ping\n      sends     "), "{}", list.text());
@@ -443,6 +444,79 @@ fn a_host_that_does_not_answer_fails() {
 fn a_host_that_starts_nothing_fails() {
     let ran =
         pipeplug(["conform", "--as", "host", "--check", "call/ping", "--", "false", "{plugin}"]);
-    let ran = ran.run().exits(1);
-    assert!(ran.text().contains("the host ended with exit status 1"), "{}", ran.text());
+    ran.run()
+        .exits(1)
+        .prints_part("the host ended with exit status 1 and had not started {plugin}");
+}
+
+/// The same would be said of each check.
+#[test]
+fn what_does_not_start_is_told_once() {
+    let place = Place::new();
+    let lost = place.executable("lost", "#!/nowhere/sh\n");
+    let mute = place.executable("mute", "#!/bin/sh\necho no licence >&2\nexit 7\n");
+    let (lost, mute) = (lost.to_str().unwrap(), mute.to_str().unwrap());
+    let ran = pipeplug(["conform", lost]).run().exits(1).prints("");
+    assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    ran.says("needs the interpreter \"/nowhere/sh\"").says("`pipeplug doctor` looks for the cause");
+    let xml = place.path().join("report.xml");
+    let args = ["conform", mute, "--json", "--junit", xml.to_str().unwrap(), "--check", "call"];
+    let ran = pipeplug(args).run().exits(1);
+    let said = "the plugin says nothing: the end of the stream before the answer to GetMetadata; it \
+                ended with exit status 7; its stderr ends with: no licence";
+    let [sums] = ran.json().try_into().unwrap();
+    assert!(sums["error"].as_str().unwrap().starts_with(said), "{sums}");
+    assert_eq!((&sums["failed"], &sums["not_run"]), (&0.into(), &15.into()), "{sums}");
+    ran.says(said);
+    let xml = std::fs::read_to_string(xml).unwrap();
+    for part in [
+        "tests=\"16\" failures=\"0\" errors=\"1\" skipped=\"15\"",
+        "<error message=\"the plugin says nothing: ",
+        "<testcase classname=\"call\" name=\"ping\" time=\"0.000\">\n      <skipped message=\"not run\"/>",
+    ] {
+        assert!(xml.contains(part), "{part} in {xml}");
+    }
+    let ran =
+        pipeplug(["conform", "--as", "host", "--", "/nowhere/host", "{plugin}"]).run().exits(1);
+    assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    ran.prints("").says("not found");
+}
+
+/// A wrong command would leave out what needs it.
+#[test]
+fn a_command_that_the_plugin_does_not_have_is_an_error() {
+    let conform = |args: &[&str]| pipeplug([&["conform", "@echo"], args].concat()).run().exits(2);
+    conform(&["--call", "ecoh=x"])
+        .prints("")
+        .says("--call ecoh: the plugin answers with an error: unknown command \"ecoh\"; did you mean \"echo\"?");
+    conform(&["--slow", "nosuch", "--check", "load"])
+        .says("--slow nosuch: ")
+        .says("it knows echo, grep");
+    conform(&["--call", "fail=no"])
+        .says("--call fail: the plugin answers with an error: no; name a command");
+    conform(&["--slow", "echo=x"])
+        .says("--slow echo: the plugin answers at once, with response 2 \"echo\"");
+    let place = Place::new();
+    let plain = place.standard("plain", "while recv; do send 3 cmd.error 'unknown command'; done");
+    pipeplug(["conform", plain.to_str().unwrap(), "--call", "x"])
+        .run()
+        .exits(2)
+        .says("--call x: the plugin answers with an error: unknown command; name a command");
+}
+
+/// Node's pipes of a child are sockets, which cannot be opened by their names.
+#[test]
+fn a_host_may_talk_over_sockets() {
+    if !has_python() {
+        return;
+    }
+    let path = faulty_host();
+    for kind in ["sockets", "one-socket"] {
+        let checks = ["start", "call/ping", "broken/sign", "end/guest-gone"];
+        let args = ["conform", "--as", "host", "--timeout", "60s"].into_iter();
+        let args = args.chain(checks.iter().flat_map(|check| ["--check", check]));
+        let host = ["--", "python3", path.to_str().unwrap(), "{plugin}", kind, "none"];
+        let ran = pipeplug(args.chain(host)).run().exits(0);
+        assert!(ran.text().contains("13 passed, 0 failed, 0 not"), "{kind}: {}", ran.text());
+    }
 }

@@ -173,15 +173,15 @@ fn a_version_that_does_not_start_leaves_the_one_before() {
     let plugin = dir.join("hello.sh");
     edit(&plugin, "#!/bin/sh", "#!/bin/sh\necho starting >&2; exit 3");
     let mut dev = Dev::start(&place, &["hello"]);
-    // The first one as well.
+    // The first one as well. It is told once.
     dev.note("hello: starting");
     assert!(dev.note("exit status 3").contains("ended before it answered"));
-    dev.note("waiting for a change");
+    assert!(dev.notes.recv_timeout(LONG).unwrap().contains("waiting for a change"));
     edit(&plugin, "exit 3", ":");
     dev.note("hello runs");
     edit(&plugin, "; :", "; exit 4");
     dev.note("exit status 4");
-    dev.note("the version before goes on");
+    assert!(dev.notes.recv_timeout(LONG).unwrap().contains("the version before goes on"));
     dev.type_line("hello x");
     assert_eq!(dev.reply(), "hello, x");
     dev.type_line("odd");
@@ -237,6 +237,28 @@ fn the_build_and_the_options_of_the_project_are_taken() {
 }
 
 #[test]
+fn the_end_of_the_input_ends_it_after_the_calls() {
+    let place = Place::new();
+    project(&place, "hello", &["--lang", "sh"]);
+    let command = || {
+        let mut run = place.pipeplug(["dev", "hello"]).in_place();
+        run.command.env("PATH", path_with_program());
+        run
+    };
+    let dev = |lines: &str| command().stdin(lines).run();
+    dev("hello a\nhello b\n").exits(0).prints_part("hello, a\n").prints_part("hello, b\n");
+    dev("hello a\nodd\n").exits(1).prints("hello, a\n").says("line 2: odd: unknown command");
+    // There is no input to end.
+    let mut run = command();
+    run.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = run.command.spawn().unwrap();
+    let (replies, notes) = (lines(child.stdout.take()), lines(child.stderr.take()));
+    let dev = Dev { child, stdin: None, replies, notes };
+    dev.note("hello runs");
+    dev.end();
+}
+
+#[test]
 fn ctrl_c_ends_a_build() {
     let place = Place::new();
     project(&place, "hello", &["--lang", "sh"]);
@@ -252,8 +274,10 @@ fn ctrl_c_ends_a_build() {
 fn mistakes_have_a_next_step() {
     let place = Place::new();
     fs::create_dir(place.path().join("empty")).unwrap();
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 6] = [
         (&["nothing"], "no project in nothing: "),
+        (&["nothing"], "`pipeplug new` makes a project"),
+        (&["@echo"], "@echo is built into this program, and never changes"),
         (&["empty"], "there is no Cargo.toml, package.json, go.mod or Makefile"),
         (
             &["empty", "--call", "x", "@-", "--", "true"],

@@ -354,6 +354,33 @@ fn files_of_the_name_that_were_passed_over_are_told() {
 }
 
 #[test]
+fn what_is_too_long_for_a_reader_is_cut() {
+    let long = "x".repeat(10_000);
+    let cases: [&[&str]; 12] = [
+        &[&long],
+        &["run", &long],
+        &["run", &format!("./{long}")],
+        &["run", &format!("@{long}")],
+        &["run", "@echo", &format!("--{long}")],
+        &["run", "@echo", "--call", &long],
+        &["run", "@echo", "--call", "echo", &format!("@{long}")],
+        &["run", "@echo", "--timeout", &format!("1{long}")],
+        &["run", "@echo", "--answer", &long],
+        &["bench", "@echo", "--call", "echo", "--size", &format!("1{long} y")],
+        &["conform", "@echo", "--check", &long],
+        &["new", &long],
+    ];
+    for args in cases {
+        let ran = pipeplug(args.iter().copied()).run();
+        assert_ne!(ran.code, Some(0));
+        assert!(ran.stderr.contains("xxx…xxx"), "{}", ran.stderr);
+        assert!(ran.stderr.lines().all(|line| line.len() < 2000), "{}", ran.stderr);
+    }
+    let path = format!("./{}", "x".repeat(250));
+    pipeplug(["run", &path]).run().says(&path[1..]);
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     let version = format!("pipeplug {}\n", env!("CARGO_PKG_VERSION"));
     pipeplug(["--version"]).run().exits(0).prints(&version);

@@ -79,7 +79,11 @@ fn the_crates_have_the_version_of_the_program_without_a_checkout() {
     let place = Place::new();
     let ran = place.pipeplug(["new", "hello"]).in_place().run().exits(0);
     assert!(ran.text().contains("not published yet"), "{}", ran.text());
-    assert!(ran.text().contains("pipeplug new hello --path DIR"), "{}", ran.text());
+    assert!(
+        ran.text().contains("  rm -r hello && pipeplug new hello --path DIR"),
+        "{}",
+        ran.text()
+    );
     let manifest = fs::read_to_string(place.path().join("hello/Cargo.toml")).unwrap();
     let version = env!("CARGO_PKG_VERSION");
     for line in [

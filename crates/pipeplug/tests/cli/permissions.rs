@@ -163,6 +163,66 @@ fn a_file_beside_the_plugin_is_asked_for_before_it_starts() {
     run(&place, &["list"]).exits(0).prints_part("may read /");
 }
 
+/// The file is copied and the permissions are recorded by one process at a time.
+#[test]
+fn two_that_add_one_name_at_once_do_not_mix() {
+    let place = Place::new();
+    for (name, port) in [("one", 1), ("two", 2)] {
+        place.executable(name, &format!("#!/bin/sh\n# {name}\n"));
+        let beside = format!("{name}{}", pipeplug_host::Permissions::FILE_SUFFIX);
+        place.file(&beside, format!("{{\"connect\":[{port}]}}").as_bytes());
+    }
+    for _ in 0..10 {
+        std::thread::scope(|scope| {
+            for name in ["one", "two"] {
+                let path = place.path().join(name);
+                let path = path.to_str().unwrap().to_owned();
+                let place = &place;
+                scope.spawn(move || {
+                    let args = ["add", &path, "--name", "x", "--force", "--yes", "--no-metadata"];
+                    run(place, &args).exits(0);
+                });
+            }
+        });
+        let file = place.path().join(".local/share/pipeplug/plugins/pipeplug-x");
+        let file = fs::read_to_string(file).unwrap();
+        let port = if file.contains("# one") { 1 } else { 2 };
+        let allowed = lock(&place).split_whitespace().collect::<String>();
+        assert!(allowed.contains(&format!("\"connect\":[{port}]")), "{file}{allowed}");
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_the_question_waits_is_not_added() {
+    let place = Place::new();
+    let path = place.executable("spell", "#!/bin/sh\n");
+    place.file(
+        &format!("spell{}", pipeplug_host::Permissions::FILE_SUFFIX),
+        br#"{"connect":[443]}"#,
+    );
+    let mut session = Session::start(&place, &["add", path.to_str().unwrap(), "--no-metadata"]);
+    session.until("Allow this, and add it? [y/N] ");
+    fs::write(&path, "#!/bin/sh\n# another\n").unwrap();
+    session.type_in("y\n");
+    session.until("has changed while it was probed and asked about, and was not added");
+    assert_eq!(session.code(), Some(1));
+    assert_eq!(lock(&place), "");
+    assert!(!place.path().join(".local/share/pipeplug/plugins/pipeplug-spell").exists());
+}
+
+#[test]
+fn a_lock_file_that_cannot_be_read_keeps_the_plugin() {
+    let place = Place::new();
+    let path = place.executable("spell", "#!/bin/sh\n");
+    run(&place, &["add", path.to_str().unwrap(), "--no-metadata"]).exits(0);
+    let lock = place.path().join(".local/share/pipeplug").join(LockFile::NAME);
+    fs::write(&lock, "no lock file").unwrap();
+    run(&place, &["rm", "spell"]).exits(1).prints("").says("pipeplug.lock");
+    assert!(place.path().join(".local/share/pipeplug/plugins/pipeplug-spell").exists());
+    fs::remove_file(lock).unwrap();
+    run(&place, &["rm", "spell"]).exits(0);
+}
+
 #[test]
 fn run_enforces_what_was_allowed_and_nothing_else() {
     if !has_strict_sandbox() {

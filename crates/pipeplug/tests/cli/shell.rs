@@ -126,7 +126,7 @@ fn stat_meta_and_set_tell_of_the_plugin() {
         "\ncalls                1 answered, 0 failed\n",
         "\nDescription          answers what",
         "\nrepeat N call …      do it",
-        "\nother commands       echo\n",
+        "\nother commands       args",
         "\nset [NAME VALUE]     change",
     ] {
         assert!(ran.text().contains(part), "{part:?} is not in: {}", ran.text());
@@ -233,8 +233,8 @@ fn keys_are_completed_and_kept_in_the_history() {
     let mut session = at_terminal(&place);
     session.type_in("not\tlog first\r");
     session.until("echo: first\r\n");
-    // The command of a call is known from then on.
-    session.type_in("call upper first\rcall upp\tsecond\r");
+    // Those of a built-in plugin are known from the start.
+    session.type_in("call upp\tfirst\rcall upper second\r");
     session.until("SECOND\r\n");
     session.type_in(" call upper hidden\r");
     session.until("HIDDEN\r\n");

@@ -14,8 +14,8 @@ use pipeplug_host::discovery::{
 };
 use pipeplug_host::{Format, Permissions, PluginBuilder, StartErrorKind};
 
-use self::permissions::Asking;
-pub(crate) use self::permissions::{of_store, record};
+use self::permissions::{Asking, Stamp};
+pub(crate) use self::permissions::{alone, of_store, record};
 use crate::args::sandbox::ProbeSandboxArgs;
 use crate::args::target::HOST;
 use crate::args::units::parse_duration;
@@ -187,6 +187,8 @@ fn add(
     let discovery = Discovery::for_host(&args.host);
     // What cannot be added is not asked for.
     let is_taken = store.path_of(&name).is_none_or(|path| path.symlink_metadata().is_ok());
+    // The question is about this file.
+    let asked_about = Stamp::of(source);
     let asking = if is_taken && !args.force {
         None
     } else {
@@ -205,6 +207,11 @@ fn add(
     };
     let mode = if args.link { InstallMode::Link } else { InstallMode::Copy };
     let existing = if args.force { OnConflict::Overwrite } else { OnConflict::Keep };
+    let _alone = alone(store)?;
+    if Stamp::of(source) != asked_about {
+        return Err(swapped(source));
+    }
+    let is_taken = store.path_of(&name).is_none_or(|path| path.symlink_metadata().is_ok());
     // Between the two there is a new plugin without permissions, and never one with those of another.
     let replaced = store.path_of(&name).filter(|_| args.force || !is_taken);
     if let Some(path) = &replaced {
@@ -219,6 +226,13 @@ fn add(
             return Err(error.into());
         }
     };
+    if Stamp::of(source) != asked_about {
+        // Between the look and the copy. What was replaced by force is gone.
+        store
+            .remove(&name, OnConflict::Overwrite)
+            .map_err(|error| CommandError::new(ExitReason::Failed, error))?;
+        return Err(swapped(source));
+    }
     record(store, &path, allowed.clone())?;
     let mut text = format!("added {}", paint.paint(Role::Title, Escaped(&name)));
     if let Some(description) = said.as_ref().and_then(|said| said.metadata.value("Description")) {
@@ -240,6 +254,14 @@ fn add(
         }
     }
     Ok((text, said.map(|said| (path, said))))
+}
+
+fn swapped(source: &Path) -> CommandError {
+    let message = format!(
+        "{} has changed while it was probed and asked about, and was not added; add it again",
+        short_path(source)
+    );
+    CommandError::message(ExitReason::Failed, message)
 }
 
 /// Name of the plugin: the file name without the prefix HOST-, which the store adds again.

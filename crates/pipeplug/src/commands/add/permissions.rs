@@ -1,5 +1,8 @@
 //! Permissions of a plugin that is added: found without trust, asked for once, and recorded.
 
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use pipeplug_host::discovery::{PluginInfo, Store};
@@ -7,7 +10,7 @@ use pipeplug_host::{LockFile, Permissions, PermissionsError};
 
 use super::AddArgs;
 use crate::exit::{CommandError, ExitReason};
-use crate::output::text::Escaped;
+use crate::output::text::{Escaped, short_path};
 use crate::session::consent::{Consent, Request};
 use crate::session::shutdown::Shutdown;
 
@@ -102,6 +105,53 @@ impl<'a> Asking<'a> {
 pub(crate) fn of_store(store: &Store) -> Result<Option<LockFile>, CommandError> {
     let path = store.lock_path();
     Ok(path.symlink_metadata().is_ok().then(|| LockFile::open(path)).transpose()?)
+}
+
+/// State of a file: another one means that it has changed, or was replaced. The time of the last change
+/// is the system's alone to set.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// `None` if there is no such file, which is told when it is added.
+    pub(super) fn of(file: &Path) -> Option<Self> {
+        let it = fs::metadata(file).ok()?;
+        let changed = (it.ctime(), it.ctime_nsec());
+        Some(Self { device: it.dev(), inode: it.ino(), size: it.size(), changed })
+    }
+}
+
+/// Waits until no other process changes the plugins of the store together with their permissions. The
+/// lock ends with the file. `None` if the store has no plugin yet, and no directory.
+///
+/// # Errors
+/// The file of the lock cannot be opened or locked.
+///
+/// # Blocking
+/// While another process adds or removes a plugin.
+pub(crate) fn alone(store: &Store) -> Result<Option<File>, CommandError> {
+    // Beside the lock of the store, which is held for less.
+    let path = store.lock_path().with_file_name("permissions.lock");
+    let lock = || -> io::Result<Option<File>> {
+        if !path.parent().is_some_and(Path::is_dir) {
+            return Ok(None);
+        }
+        // A named pipe is not waited for.
+        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).mode(0o600).custom_flags(flags).open(&path)?;
+        file.lock()?;
+        Ok(Some(file))
+    };
+    lock().map_err(|error| {
+        let message = format!("cannot lock {}: {error}", short_path(&path));
+        CommandError::message(ExitReason::Failed, message)
+    })
 }
 
 /// Records what a plugin of the store is allowed. `None` forgets it.

@@ -2,7 +2,6 @@
 //! becomes the plugin.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -10,6 +9,7 @@ use std::process::{Command, ExitCode};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
+use pipeplug_guest::internal::copy_descriptor;
 
 /// First argument of this program in the hidden mode.
 const SUBCOMMAND: &str = "__descriptors";
@@ -54,9 +54,8 @@ pub(super) fn of_command_line(args: &[OsString]) -> Option<ExitCode> {
 
 /// Gives the pipes other numbers, which are free.
 fn moved(given: [i32; 2], numbers: [i32; 2]) -> io::Result<()> {
-    for (is_output, (from, to)) in [false, true].into_iter().zip(given.into_iter().zip(numbers)) {
-        let pipe =
-            File::options().read(!is_output).write(is_output).open(format!("/dev/fd/{from}"))?;
+    for (from, to) in given.into_iter().zip(numbers) {
+        let pipe = copy_descriptor(from)?;
         let number = fcntl(&pipe, FcntlArg::F_DUPFD(to))?;
         if number != to {
             return Err(io::Error::other(format!("the descriptor {to} is in use")));

@@ -24,6 +24,9 @@ const STDERR_MAX: usize = 64 << 10;
 /// Time for the status of a process whose pipe has ended.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Head of the message about a plugin that could not be started.
+pub(super) const NOT_STARTED: &str = "it could not be started: ";
+
 /// Every feature of the protocol.
 pub(super) const FEATURES: &str = "flow context cancel stream failure progress config log";
 
@@ -209,7 +212,7 @@ impl Guest<'_> {
     pub(super) fn begin_slow(&mut self) -> Checked<u64> {
         let call = self.setup.slow.clone();
         let id = self.request(&call.cmd, &call.data)?;
-        match self.find(Duration::from_millis(150), |chunk| super::peer::is_response(chunk, id))? {
+        match self.find(super::probe::SLOW, |chunk| super::peer::is_response(chunk, id))? {
             Some(response) => Err(not_applicable(format!(
                 "the plugin has no slow command: {:?} gives {} at once; --slow CMD=DATA names one",
                 call.cmd,
@@ -303,7 +306,7 @@ pub(super) fn parse_number(text: &str) -> Option<u64> {
 
 fn not_started(error: &StartError, way: Way) -> Stop {
     match way {
-        Way::Usual => came(format!("it could not be started: {error}")),
+        Way::Usual => came(format!("{NOT_STARTED}{error}")),
         _ => not_applicable(format!("it cannot be started in this way: {error}")),
     }
 }

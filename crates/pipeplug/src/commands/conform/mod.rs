@@ -7,10 +7,10 @@ mod guest;
 mod host;
 mod outcome;
 mod peer;
+mod probe;
 mod report;
 
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,10 +24,11 @@ use pipeplug_host::{Plugin, PluginBuilder};
 use self::catalog::Scope;
 use self::guest::{Call, Setup, Way};
 use self::outcome::Outcome;
-use self::report::{Done, Subject};
+use self::report::{Done, Hopeless, Subject};
 use crate::args::sandbox::Level;
 use crate::args::start::{StartArgs, WireProtocol};
 use crate::args::target::Target;
+use crate::args::units::parse_count;
 use crate::cli::Globals;
 use crate::exit::{CommandError, ExitReason};
 use crate::output::report as output;
@@ -35,7 +36,7 @@ use crate::output::report as output;
 /// Time limit of each check, unless `--timeout` names another.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Checks at the same time, unless `--jobs` names another number.
-const JOBS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+const JOBS: usize = 4;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,12 +60,16 @@ status of the host do not count.
 JSON (--json), one object per check and line: check, result (pass, fail or
 not-applicable), section (of docs/protocol.md), sends, expects, came (if it
 failed), reason (if it does not apply), seconds. The last line has the sums:
-passed, failed, not_applicable, seconds.
+passed, failed, not_applicable, seconds. If the plugin does not start or says
+nothing at all, or the host does not start it, the run ends: the last line then
+has error and not_run as well.
 
 Exit status:
   0    no check failed
-  1    a check failed, or the output could not be written
-  2    the command line is wrong
+  1    a check failed, the plugin does not start, or the output could not be
+       written
+  2    the command line is wrong; also if the plugin answers --call with an
+       error, or --slow at once
   3    there is no such plugin";
 
 /// Check a plugin, or a host, against the protocol
@@ -98,13 +103,13 @@ pub(crate) struct ConformArgs {
     #[arg(long, help_heading = "Checks")]
     basic: bool,
 
-    /// Command that is answered without an error; with streams, one that answers with parts
-    #[arg(long, value_name = "CMD[=DATA]", default_value = "echo=hello", value_parser = parse_call, help_heading = "Checks")]
-    call: Call,
+    /// Command that is answered without an error; with streams, one that answers with parts [default: echo=hello]
+    #[arg(long, value_name = "CMD[=DATA]", value_parser = parse_call, help_heading = "Checks")]
+    call: Option<Call>,
 
-    /// Command that takes about a second; with progress, one that reports it
-    #[arg(long, value_name = "CMD[=DATA]", default_value = "sleep=1000", value_parser = parse_call, help_heading = "Checks")]
-    slow: Call,
+    /// Command that takes about a second; with progress, one that reports it [default: sleep=1000]
+    #[arg(long, value_name = "CMD[=DATA]", value_parser = parse_call, help_heading = "Checks")]
+    slow: Option<Call>,
 
     /// Metadata of the host, which the plugin gets with the first request; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_metadata, help_heading = "Checks")]
@@ -115,8 +120,8 @@ pub(crate) struct ConformArgs {
     answer: Vec<Call>,
 
     /// Checks at the same time; they wait for most of their time
-    #[arg(long, value_name = "N", default_value_t = JOBS, help_heading = "Checks")]
-    jobs: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value_t = JOBS, value_parser = parse_count::<usize>, help_heading = "Checks")]
+    jobs: usize,
 
     /// Write one JSON object per check
     #[arg(long, help_heading = "Output")]
@@ -182,7 +187,8 @@ fn attempt(args: &ConformArgs, globals: &Globals) -> Result<ExitReason, CommandE
                 subject,
             })
             .collect();
-        return finish(args, globals, "host", jobs);
+        let probe = || host::starts_nothing(command, limit);
+        return finish(args, globals, "host", jobs, &probe);
     }
     if !args.start.has_plugin() && !args.start.has_launcher() {
         return Err(usage("name a PLUGIN, as in pipeplug conform ./plugin".to_owned()));
@@ -197,18 +203,26 @@ fn attempt(args: &ConformArgs, globals: &Globals) -> Result<ExitReason, CommandE
     let script_dir =
         tempfile::tempdir().map_err(|error| CommandError::new(ExitReason::Failed, error))?;
     let builder = |way| builder(args, &target, level, &protocol, way, script_dir.path());
+    let call = |named: &Option<Call>, cmd: &str, data: &[u8]| {
+        named.clone().unwrap_or_else(|| Call { cmd: cmd.to_owned(), data: data.to_vec() })
+    };
     let setup = Setup {
         builder: Box::new(builder),
         format: protocol.format,
         limit,
-        call: args.call.clone(),
-        slow: args.slow.clone(),
+        call: call(&args.call, "echo", b"hello"),
+        slow: call(&args.slow, "sleep", b"1000"),
         answers: args.answer.clone(),
         metadata: args.metadata.clone(),
         config: args.start.config()?.map(|config| config.get().to_owned()),
         is_direct: !args.start.has_launcher(),
     };
     let setup = &setup;
+    for (option, call) in [("--call", &args.call), ("--slow", &args.slow)] {
+        if let Some(call) = call {
+            probe::check_call(setup, option, call).map_err(usage)?;
+        }
+    }
     let jobs = catalog::all()
         .zip(catalog::all().map(Subject::of_plugin))
         .filter(|(_, subject)| names.contains(&subject.name))
@@ -223,7 +237,12 @@ fn attempt(args: &ConformArgs, globals: &Globals) -> Result<ExitReason, CommandE
             }),
         })
         .collect();
-    finish(args, globals, target.name(), jobs)
+    let probe = || {
+        let came = probe::silent_plugin(setup)?;
+        let doctor = if setup.is_direct { "; `pipeplug doctor` looks for the cause" } else { "" };
+        Some(format!("{came}{doctor}"))
+    };
+    finish(args, globals, target.name(), jobs, &probe)
 }
 
 /// Runs this program in one of its hidden modes, if a check has started it in that.
@@ -268,18 +287,20 @@ fn builder(
     Ok(args.start.apply(builder, level, &WireProtocol { stdio, ..protocol.clone() }))
 }
 
-/// Runs the checks, several at a time, and shows each as soon as those before it are done.
+/// Runs the checks, several at a time, and shows each as soon as those before it are done. After the
+/// first one that fails, `probe` says why no check can pass, if that is so.
 fn finish(
     args: &ConformArgs,
     globals: &Globals,
     name: &str,
     jobs: Vec<Job<'_>>,
+    probe: &dyn Fn() -> Option<String>,
 ) -> Result<ExitReason, CommandError> {
-    let count = args.jobs.get().min(jobs.len());
+    let count = args.jobs.min(jobs.len());
     let begun = Instant::now();
     let mut report = report::Report::new(args.json, globals.color);
     let next = AtomicUsize::new(0);
-    let done = thread::scope(|scope| {
+    let (done, hopeless) = thread::scope(|scope| {
         let (sender, receiver) = mpsc::channel();
         for _ in 0..count {
             let (sender, next, jobs) = (sender.clone(), &next, &jobs);
@@ -303,8 +324,16 @@ fn finish(
         }
         drop(sender);
         let mut waiting: Vec<Option<Done>> = jobs.iter().map(|_| None).collect();
-        let mut all = Vec::new();
+        // A single check says it once.
+        let (mut all, mut is_probed) = (Vec::new(), jobs.len() == 1);
         for (index, done) in receiver {
+            if is_failure(&done) && !is_probed {
+                is_probed = true;
+                if let Some(came) = probe() {
+                    next.store(usize::MAX / 2, Ordering::Relaxed);
+                    return Ok((all, Some(came)));
+                }
+            }
             waiting[index] = Some(done);
             while let Some(done) = waiting.get_mut(all.len()).and_then(Option::take) {
                 if let Err(error) = report.show(&done) {
@@ -314,18 +343,28 @@ fn finish(
                 all.push(done);
             }
         }
-        Ok(all)
+        Ok((all, None))
     })?;
-    report.end(&done, begun.elapsed())?;
+    let hopeless = hopeless.map(|came| {
+        let left = jobs[done.len()..].iter().map(|job| job.subject).collect();
+        Hopeless { came, left }
+    });
+    report.end(&done, hopeless.as_ref(), begun.elapsed())?;
     if let Some(path) = &args.junit {
-        let xml = report::junit(name, &done, begun.elapsed());
+        let xml = report::junit(name, &done, hopeless.as_ref(), begun.elapsed());
         std::fs::write(path, xml).map_err(|error| {
             let message = format!("cannot write the report {}: {error}", path.display());
             CommandError::message(ExitReason::Failed, message)
         })?;
     }
-    let is_failure = |done: &Done| matches!(done.outcome, Outcome::Fail { .. });
+    if let Some(Hopeless { came, .. }) = hopeless {
+        return Err(CommandError::message(ExitReason::Failed, came));
+    }
     Ok(if done.iter().any(is_failure) { ExitReason::Failed } else { ExitReason::Success })
+}
+
+fn is_failure(done: &Done) -> bool {
+    matches!(done.outcome, Outcome::Fail { .. })
 }
 
 fn parse_call(text: &str) -> Result<Call, String> {

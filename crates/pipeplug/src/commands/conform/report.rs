@@ -35,6 +35,15 @@ pub(super) struct Done {
     pub(super) took: Duration,
 }
 
+/// End of the run before all checks, since none can pass.
+#[derive(Debug)]
+pub(super) struct Hopeless {
+    /// Description of what came.
+    pub(super) came: String,
+    /// Checks that were not run, or whose results count for nothing.
+    pub(super) left: Vec<Subject>,
+}
+
 /// Writer of results.
 #[derive(Debug)]
 pub(super) struct Report {
@@ -130,15 +139,29 @@ impl Report {
     }
 
     /// Writes the sums.
-    pub(super) fn end(&mut self, all: &[Done], took: Duration) -> Result<(), CommandError> {
+    pub(super) fn end(
+        &mut self,
+        all: &[Done],
+        hopeless: Option<&Hopeless>,
+        took: Duration,
+    ) -> Result<(), CommandError> {
         let Sums { passed, failed, not_applicable } = Sums::of(all);
         if self.is_json {
-            return print(&text::json_line(&json!({
+            let mut sums = json!({
                 "passed": passed,
                 "failed": failed,
                 "not_applicable": not_applicable,
                 "seconds": took.as_secs_f64(),
-            })));
+            });
+            if let Some(Hopeless { came, left }) = hopeless {
+                sums["error"] = json!(came);
+                sums["not_run"] = json!(left.len());
+            }
+            return print(&text::json_line(&sums));
+        }
+        // The error says all.
+        if hopeless.is_some() {
+            return Ok(());
         }
         let took = text::took(took);
         print(&format!(
@@ -209,13 +232,21 @@ pub(super) fn list(all: &[Subject], is_json: bool, color: ColorChoice) -> String
 }
 
 /// Report in JUnit XML.
-pub(super) fn junit(name: &str, all: &[Done], took: Duration) -> String {
+pub(super) fn junit(
+    name: &str,
+    all: &[Done],
+    hopeless: Option<&Hopeless>,
+    took: Duration,
+) -> String {
     let Sums { failed, not_applicable, .. } = Sums::of(all);
+    let left = hopeless.map_or(&[][..], |hopeless| &hopeless.left);
+    let errors = usize::from(hopeless.is_some());
     let head = format!(
-        "name=\"pipeplug conform {}\" tests=\"{}\" failures=\"{failed}\" errors=\"0\" \
-         skipped=\"{not_applicable}\" time=\"{:.3}\"",
+        "name=\"pipeplug conform {}\" tests=\"{}\" failures=\"{failed}\" errors=\"{errors}\" \
+         skipped=\"{}\" time=\"{:.3}\"",
         xml(name),
-        all.len(),
+        all.len() + left.len() + errors,
+        not_applicable + left.len(),
         took.as_secs_f64()
     );
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
@@ -246,6 +277,24 @@ pub(super) fn junit(name: &str, all: &[Done], took: Duration) -> String {
                 xml(subject.section)
             ),
         };
+    }
+    if let Some(Hopeless { came, .. }) = hopeless {
+        let _ = writeln!(
+            out,
+            "    <testcase classname=\"conform\" name=\"start\" time=\"0.000\">\n      <error \
+             message=\"{}\"/>\n    </testcase>",
+            xml(came)
+        );
+    }
+    for subject in left {
+        let (group, check) = subject.name.split_once('/').unwrap_or(("", subject.name));
+        let _ = writeln!(
+            out,
+            "    <testcase classname=\"{}\" name=\"{}\" time=\"0.000\">\n      <skipped \
+             message=\"not run\"/>\n    </testcase>",
+            xml(group),
+            xml(check)
+        );
     }
     out.push_str("  </testsuite>\n</testsuites>\n");
     out

@@ -1,12 +1,14 @@
 //! Calls of the plugin while it is developed: lines of stdin, and those of the command line.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead as _};
+use std::io::{self, BufRead as _, IsTerminal as _};
 use std::os::unix::ffi::OsStringExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::stat::{SFlag, fstat};
 use pipeplug_host::{Plugin, SupervisedCallError, SupervisedNotifyError, Supervisor};
 
 use super::stage::Stage;
@@ -29,6 +31,16 @@ pub(super) struct Caller {
     pub(super) report: Arc<Report>,
     pub(super) shutdown: Shutdown,
     in_flight: Arc<InFlight>,
+    input: Arc<Input>,
+}
+
+/// State of stdin.
+#[derive(Default)]
+struct Input {
+    /// True once it has ended, and its calls are done.
+    is_over: AtomicBool,
+    /// True once a call of one of its lines has failed.
+    has_failed: AtomicBool,
 }
 
 /// Number of calls in flight.
@@ -46,7 +58,8 @@ impl Caller {
         shutdown: &Shutdown,
     ) -> Self {
         let (report, shutdown) = (Arc::clone(report), shutdown.clone());
-        Self { stage: stage.clone(), timeout, report, shutdown, in_flight: Arc::default() }
+        let (in_flight, input) = Default::default();
+        Self { stage: stage.clone(), timeout, report, shutdown, in_flight, input }
     }
 
     /// Makes the calls of the command line, one after the other, on a thread of their own.
@@ -65,12 +78,22 @@ impl Caller {
         self.spawn(run);
     }
 
+    /// True once stdin has ended, a pipe or a file, and all calls are done.
+    pub(super) fn is_over(&self) -> bool {
+        self.input.is_over.load(Ordering::SeqCst)
+    }
+
+    /// True once the call of a line of stdin has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.input.has_failed.load(Ordering::SeqCst)
+    }
+
     /// Makes a call for each line of stdin, until it ends.
     pub(super) fn read_lines(&self) {
         let caller = self.clone();
         self.spawn(move || {
             for (line, number) in io::stdin().lock().lines().zip(1..) {
-                let Ok(line) = line else { return };
+                let Ok(line) = line else { break };
                 if line.trim().is_empty() {
                     continue;
                 }
@@ -85,6 +108,12 @@ impl Caller {
                     }
                     one.in_flight.end();
                 });
+            }
+            if ends_with_its_input() {
+                caller.in_flight.wait_for_all();
+                caller.input.is_over.store(true, Ordering::SeqCst);
+            } else if io::stdin().is_terminal() {
+                caller.report.note("the input has ended: no more calls; Ctrl-C ends");
             }
         });
     }
@@ -105,6 +134,7 @@ impl Caller {
     }
 
     fn fail(&self, failure: CommandError, line: u64) {
+        self.input.has_failed.store(true, Ordering::SeqCst);
         self.report.show(&Event::Failed(&failure.at(Some(line))));
     }
 
@@ -123,6 +153,7 @@ impl Caller {
             Ok(None) => {}
             Err(_) if self.shutdown.is_begun() => {}
             Err(failure) => {
+                self.input.has_failed.fetch_or(line.is_some(), Ordering::SeqCst);
                 self.report.show(&Event::Failed(&failure.of_command(command).at(line)));
             }
         }
@@ -181,10 +212,23 @@ impl InFlight {
         *count.unwrap_or_else(PoisonError::into_inner) += 1;
     }
 
+    /// Waits until there are none.
+    fn wait_for_all(&self) {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_while(count, |count| *count > 0));
+    }
+
     fn end(&self) {
         *self.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.changed.notify_all();
     }
+}
+
+/// True if the end of stdin ends the command: it is a pipe or a file, and neither a terminal nor
+/// `/dev/null`, which a program has that was started without any input.
+fn ends_with_its_input() -> bool {
+    let kind = fstat(io::stdin()).map(|it| SFlag::from_bits_truncate(it.st_mode) & SFlag::S_IFMT);
+    kind.is_ok_and(|kind| kind != SFlag::S_IFCHR)
 }
 
 /// Parses `CMD DATA`: all behind the space is the data. With a typed service it may be words NAME=VALUE.

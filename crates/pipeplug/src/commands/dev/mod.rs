@@ -71,7 +71,10 @@ Examples:
   pipeplug dev hello --call hello world
   pipeplug dev . --config dev.json --answer ask=yes -- cargo build --features x
   pipeplug dev ./plugin.py
-  echo 'hello world' | pipeplug dev .   # each line of stdin is a call";
+  echo 'hello world' | pipeplug dev .   # each line of stdin is a call
+
+At the end of stdin, a pipe or a file, dev waits for its calls and ends, with the
+exit status 1 if one of them failed. At a terminal, or with /dev/null, it goes on.";
 
 /// Build a plugin and run it, and again after each change
 ///
@@ -79,7 +82,8 @@ Examples:
 /// new version replaces the one before without losing calls: new calls go to the new version, and the one
 /// before is stopped when its calls are done. If the build fails, or the new version does not start, the
 /// one before goes on. What the build and the plugin write goes to stderr. Each line of stdin is a call,
-/// CMD or CMD DATA, whose reply goes to stdout. Ctrl-C ends it.
+/// CMD or CMD DATA, whose reply goes to stdout. Ctrl-C ends it, and so does the end of stdin if that is
+/// a pipe or a file.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "pipeplug dev [DIR] [--call CMD [DATA]]... [OPTIONS] [-- BUILD...]",
@@ -133,7 +137,7 @@ pub(crate) fn own_arguments(command: clap::Command) -> clap::Command {
 /// Runs `pipeplug dev`.
 ///
 /// # Blocking
-/// Until Ctrl-C is pressed.
+/// Until Ctrl-C is pressed, or stdin ends.
 pub(crate) fn run(args: &DevArgs, globals: &Globals) -> ExitReason {
     let shutdown = Shutdown::default();
     args.start.bound_output(&shutdown);
@@ -201,7 +205,8 @@ fn attempt(
                 dev.tell_what_runs(versions);
             }
         }
-        match tree.wait(std::mem::take(&mut changed), || shutdown.is_begun()) {
+        let is_over = || shutdown.is_begun() || caller.is_over();
+        match tree.wait(std::mem::take(&mut changed), is_over) {
             Some(files) => report.note(format_args!("changed: {}", listed(&files, &project.dir))),
             None => break,
         }
@@ -210,7 +215,7 @@ fn attempt(
     caller.wait(CALLS_TIMEOUT);
     dev.recording.end();
     shutdown.failure().map_or(Ok(()), Err).and(stopped)?;
-    Ok(ExitReason::Success)
+    Ok(if caller.has_failed() { ExitReason::Failed } else { ExitReason::Success })
 }
 
 /// A version that was built.

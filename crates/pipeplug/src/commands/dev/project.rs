@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use pipeplug_host::discovery::nearest_name;
 
 use crate::args::config_file;
 use crate::exit::{CommandError, ExitReason};
@@ -38,16 +38,14 @@ enum Program {
 }
 
 /// Table `[dev]` of `pipeplug.toml`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 struct DevTable {
     build: Option<Words>,
     run: Option<Words>,
 }
 
 /// A command: a line, or its words.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 enum Words {
     Line(String),
     Words(Vec<String>),
@@ -61,8 +59,7 @@ impl Project {
     pub(super) fn of(path: &Path, build: &[OsString]) -> Result<Self, CommandError> {
         let shown = text::short_path(path);
         let usage = |message: String| CommandError::message(ExitReason::Usage, message);
-        let path = fs::canonicalize(path)
-            .map_err(|error| usage(format!("no project in {shown}: {error}")))?;
+        let path = fs::canonicalize(path).map_err(|error| usage(not_found(&shown, &error)))?;
         if path.is_file() {
             // A plugin without a project.
             let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
@@ -254,11 +251,46 @@ fn read_table(dir: &Path) -> Result<DevTable, CommandError> {
     };
     let mut table: toml::Table =
         text.parse().map_err(|error: toml::de::Error| usage(&error.message()))?;
-    let Some(dev) = table.remove(config_file::DEV) else { return Ok(DevTable::default()) };
-    dev.try_into().map_err(|error: toml::de::Error| usage(&error.message()))
+    let mut read = DevTable::default();
+    let dev = match table.remove(config_file::DEV) {
+        None => return Ok(read),
+        Some(toml::Value::Table(dev)) => dev,
+        Some(_) => return Err(usage(&"it is no table; write [dev] in a line of its own")),
+    };
+    for (key, value) in dev {
+        let place = match key.as_str() {
+            "build" => &mut read.build,
+            "run" => &mut read.run,
+            other => {
+                let hint = match nearest_name(other, ["build", "run"].into_iter()) {
+                    Some(meant) => format!("did you mean `{meant}`?"),
+                    None => "there are `build` and `run`".to_owned(),
+                };
+                return Err(usage(&format!("unknown key `{}`; {hint}", Escaped(other))));
+            }
+        };
+        *place = Some(Words::of(value).ok_or_else(|| {
+            usage(&format!(
+                "{key} is no command; write a line, {key} = \"./x a\", or a list of words, {key} = \
+                 [\"./x\", \"a\"]"
+            ))
+        })?);
+    }
+    Ok(read)
 }
 
 impl Words {
+    fn of(value: toml::Value) -> Option<Self> {
+        match value {
+            toml::Value::String(line) => Some(Self::Line(line)),
+            toml::Value::Array(words) => {
+                let words = words.into_iter().map(|word| word.as_str().map(str::to_owned));
+                words.collect::<Option<_>>().map(Self::Words)
+            }
+            _ => None,
+        }
+    }
+
     /// Command for a line, which a shell reads, or for its words.
     fn command(self) -> Vec<OsString> {
         match self {
@@ -277,6 +309,19 @@ impl Words {
             Self::Words(words) => Ok(words),
         }
     }
+}
+
+fn not_found(shown: &str, error: &std::io::Error) -> String {
+    if shown.starts_with('@') {
+        return format!(
+            "{shown} is built into this program, and never changes: dev builds a project and replaces \
+             its plugin; `pipeplug shell {shown}` talks to it"
+        );
+    }
+    format!(
+        "no project in {shown}: {error}; name its directory, or the file of a plugin, and not the name \
+         of an installed one; `pipeplug new` makes a project"
+    )
 }
 
 fn file_name(path: &Path) -> String {
@@ -387,8 +432,14 @@ mod tests {
         assert!(error(&[("*b.sh", ""), ("*c.sh", "")]).contains("several executable files"));
         assert!(error(&[("Cargo.toml", "")]).contains("cargo has built no executable; say which"));
         assert!(error(&[("Makefile", "")]).contains("[dev] run = "));
-        assert!(
-            error(&[("pipeplug.toml", "[dev]\nbiuld = \"x\"")]).contains("unknown field `biuld`")
-        );
+        for (text, told) in [
+            ("[dev]\nbiuld = \"x\"", "unknown key `biuld`; did you mean `build`?"),
+            ("[dev]\nbuild = 3", "build is no command; write a line, build = \"./x a\", or a list"),
+            ("[dev]\nrun = [\"a\", 1]", "run is no command; write a line"),
+            ("dev = 3", "it is no table; write [dev]"),
+        ] {
+            let error = error(&[("pipeplug.toml", text)]);
+            assert!(error.contains(told), "{error}");
+        }
     }
 }

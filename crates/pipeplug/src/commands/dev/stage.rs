@@ -114,7 +114,8 @@ impl Stage {
                 self.report.detail(event);
             }
             Event::Ended { cause: EndCause::Unasked, .. } | Event::Restarting { .. } => note(event),
-            Event::GaveUp { last } => note(&format_args!(
+            // Before a first version runs, the loop shows the error.
+            Event::GaveUp { last } if self.supervisor().is_some() => note(&format_args!(
                 "it is not started again before the next change of a file, since it has failed: {last}"
             )),
             _ => self.report.detail(event),

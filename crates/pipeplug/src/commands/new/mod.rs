@@ -174,8 +174,9 @@ fn told(name: &Name, lang: Language, fill: &impl Fn(&str) -> String, has_checkou
     if lang == Language::Rust && !has_checkout {
         text.push_str(&format!(
             "\nThe crates pipeplug-* {VERSION} are not published yet, so that cargo does not find \
-             them. With\na checkout of pipeplug in DIR it does: pipeplug new {} --path DIR\n",
-            name.as_str()
+             them. With\na checkout of pipeplug in DIR it does:\n  rm -r {name} && pipeplug new {name} --path \
+             DIR\n",
+            name = name.as_str()
         ));
     }
     text

@@ -19,9 +19,12 @@ pub(super) fn complete(known: &Known, before: &str) -> (usize, Vec<String>) {
     let (head, word) = before.split_at(start);
     let head = head.replace('&', " & ");
     let mut words: Vec<_> = head.split_whitespace().collect();
+    let is_repeated = words.contains(&"repeat");
     let has_prefix = drop_prefix(&mut words);
     let candidates = match words.as_slice() {
-        [] if has_prefix => with_space(AFTER_PREFIX),
+        [] if has_prefix => {
+            with_space(AFTER_PREFIX.into_iter().filter(|verb| *verb != "repeat" || !is_repeated))
+        }
         [] => with_space(VERBS.iter().map(|verb| verb.name)),
         ["repeat"] => Vec::new(),
         ["call" | "notify"] => with_space(known.names()),
@@ -160,6 +163,8 @@ mod tests {
             ("&ca", &["&call "]),
             ("time repeat 3 ca", &["time repeat 3 call "]),
             ("repeat 3 jo", &[]),
+            ("repeat 3 re", &[]),
+            ("time re", &["time repeat "]),
             ("repeat ", &[]),
             ("call e", &["call echo "]),
             ("call s", &["call spell.stop ", "call spell.suggest ", "call stop ", "call suggest "]),

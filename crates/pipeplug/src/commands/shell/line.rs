@@ -243,6 +243,13 @@ impl Before {
                     rest
                 }
                 ("repeat", rest) => {
+                    if self.repeat.is_some() {
+                        return Err(
+                            "repeat: it is there twice; write one with the product of both \
+                                    numbers, as in repeat 6 call …"
+                                .to_owned(),
+                        );
+                    }
                     let (count, rest) = word(rest);
                     let count = count.parse().ok().filter(|count| *count > 0);
                     self.repeat = Some(count.ok_or_else(|| {
@@ -337,6 +344,7 @@ mod tests {
             ("& time clal x", "did you mean `call`?"),
             ("repeat x call y", "repeat N call"),
             ("repeat 0 call y", "a number from 1 up"),
+            ("repeat 2 & repeat 3 call y", "write one with the product"),
             ("cancel", "write cancel N"),
             ("cancel x", "\"x\" is not a number"),
             ("set tiemout 5s", "did you mean \"timeout\"?"),

@@ -112,7 +112,12 @@ impl<'a> Shell<'a> {
             report.note(format_args!("arguments are not checked: {}", Escaped(&problem)));
             None
         });
-        self.known().describe(described.unwrap_or_default());
+        // It describes none, and they are known here.
+        let built_in = target.built_in().map(|plugin| plugin.commands).unwrap_or_default();
+        let mut known = self.known();
+        known.describe(described.unwrap_or_default());
+        built_in.iter().for_each(|command| known.learn(command));
+        drop(known);
         self.live = Some(live);
         Ok(())
     }

@@ -8,6 +8,7 @@ check of `pipeplug conform --as host` passes. The features are flow, context and
 import json
 import os
 import queue
+import socket
 import subprocess
 import sys
 import threading
@@ -21,8 +22,16 @@ KNOWN_KEYS = {"pipeplug.protocol", "pipeplug.features", "pipeplug.window", "Desc
 
 class Host:
     def __init__(self, program):
-        from_plugin, plugin_out = os.pipe()
-        plugin_in, self.out = os.pipe()
+        if sys.argv[2] == "one-socket":
+            own, plugins = (end.detach() for end in socket.socketpair())
+            from_plugin, self.out = own, os.dup(own)
+            plugin_in, plugin_out = plugins, os.dup(plugins)
+        elif sys.argv[2] == "sockets":
+            from_plugin, plugin_out = (end.detach() for end in socket.socketpair())
+            plugin_in, self.out = (end.detach() for end in socket.socketpair())
+        else:
+            from_plugin, plugin_out = os.pipe()
+            plugin_in, self.out = os.pipe()
         command = [program, str(plugin_in), str(plugin_out)]
         self.process = subprocess.Popen(command, pass_fds=(plugin_in, plugin_out), stdin=subprocess.DEVNULL)
         os.close(plugin_in)

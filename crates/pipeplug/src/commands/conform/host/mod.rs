@@ -28,6 +28,7 @@ const SUBCOMMAND: &str = "__conform";
 /// Name of the plugin.
 const PLUGIN: &str = "conform-plugin";
 const RESULT: &str = "result";
+const STARTED: &str = "started";
 const KILLED: &str = "passed-if-killed";
 /// Time for a host to end by itself after the result is known.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
@@ -66,10 +67,28 @@ pub(super) fn check_command(command: &[OsString]) -> Result<(), String> {
 
 /// Runs a check of a host.
 pub(super) fn run(name: &str, command: &[OsString], limit: Duration) -> Outcome {
-    attempt(name, command, limit).unwrap_or_else(|stop| Err::<(), _>(stop).into())
+    attempt(name, command, limit, &mut false).unwrap_or_else(|stop| Err::<(), _>(stop).into())
 }
 
-fn attempt(name: &str, command: &[OsString], limit: Duration) -> Result<Outcome, Stop> {
+/// Description of what came from a host that does not start the plugin. `None` if it starts it.
+///
+/// # Blocking
+/// As for a check.
+pub(super) fn starts_nothing(command: &[OsString], limit: Duration) -> Option<String> {
+    let (first, mut has_started) = (all().next()?, false);
+    match attempt(first.name, command, limit, &mut has_started) {
+        Err(Stop::Failed(came)) if !has_started => Some(came),
+        _ => None,
+    }
+}
+
+/// Runs a check. Notes whether the host has started the plugin.
+fn attempt(
+    name: &str,
+    command: &[OsString],
+    limit: Duration,
+    has_started: &mut bool,
+) -> Result<Outcome, Stop> {
     let system = |error: io::Error| came(format!("the check could not be made: {error}"));
     let dir = tempfile::tempdir().map_err(system)?;
     let path = dir.path().join(PLUGIN);
@@ -115,14 +134,17 @@ fn attempt(name: &str, command: &[OsString], limit: Duration) -> Result<Outcome,
         // A host that serves others does not end by itself.
         let _ = host.child.signal_group(Signal::Kill);
     }
+    *has_started = dir.path().join(STARTED).exists();
     if outcome.is_none() && ended.is_some() && dir.path().join(KILLED).exists() {
         return Ok(Outcome::Pass);
     }
     outcome.ok_or_else(|| {
         let mut text = match ended {
-            Some(status) => format!(
-                "the host ended with {status} and had not started {{plugin}}, or had killed it"
-            ),
+            Some(status) if *has_started => {
+                format!("the host ended with {status}, and the plugin before it had a result")
+            }
+            Some(status) => format!("the host ended with {status} and had not started {{plugin}}"),
+            None if *has_started => format!("the plugin had no result within {}", took(limit)),
             None => format!("the host had not started {{plugin}} within {}", took(limit)),
         };
         drop(output);
@@ -165,11 +187,8 @@ pub(crate) fn of_command_line(args: &[OsString]) -> Option<ExitCode> {
     let check = all().find(|check| name.to_str() == Some(check.name))?;
     let result = Path::new(dir).join(RESULT);
     // A host that restarts plugins does so after the check.
-    let is_first = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(Path::new(dir).join("started"))
-        .is_ok();
+    let is_first =
+        OpenOptions::new().write(true).create_new(true).open(Path::new(dir).join(STARTED)).is_ok();
     let killed = Path::new(dir).join(KILLED);
     let mut scripted = match Scripted::new(own, limit, killed) {
         Ok(scripted) => scripted,

@@ -3,11 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::net::Shutdown;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use pipeplug_guest::internal::copy_descriptor;
 use pipeplug_wire::{Chunk, Direction, Format, command};
 use serde_json::{Map, Value, json};
 
@@ -33,7 +36,7 @@ pub(in crate::commands::conform) struct Scripted {
 }
 
 impl Scripted {
-    /// Opens the descriptors that the arguments name, or stdin and stdout.
+    /// Copies the descriptors that the arguments name, or stdin and stdout.
     pub(super) fn new(
         own: &[OsString],
         limit: Duration,
@@ -48,12 +51,8 @@ impl Scripted {
             _ => None,
         };
         let (input, output) = numbers.unwrap_or((0, 1));
-        let open = |number: i32, writes: bool| -> io::Result<OwnedFd> {
-            let path = format!("/dev/fd/{number}");
-            Ok(File::options().read(!writes).write(writes).open(path)?.into())
-        };
-        // Opened anew: the descriptors by these numbers belong to no value here.
-        let (from_host, to_host) = (open(input, false)?, open(output, true)?);
+        // The descriptors by these numbers belong to no value here. Opened anew, a socket is refused.
+        let (from_host, to_host) = (copy_descriptor(input)?, copy_descriptor(output)?);
         let format = first_format(&from_host)?;
         let peer = Peer::new("the host", from_host, to_host, format.0, limit)?;
         let mut scripted = Self {
@@ -205,9 +204,13 @@ impl Scripted {
 
     /// Closes the stream to the host.
     pub(crate) fn close_output(&mut self) {
-        self.peer.output = None;
-        // It is open: /dev/fd had it.
+        let output = self.peer.output.take();
+        // It is open: it was copied.
         let _ = nix::unistd::close(self.output_number);
+        if let Some(output) = output {
+            // A socket is open for both directions, and may be that of the input. A pipe refuses this.
+            let _ = UnixStream::from(OwnedFd::from(output)).shutdown(Shutdown::Write);
+        }
     }
 }
 
