@@ -121,6 +121,8 @@ class Decoder:
         self._buffer: Optional[BytesIO] = None
         self.wanted = 0
         self._texts: Dict[bytes, str] = {}
+        #: The same by command, with its length as it is written.
+        self._known: Dict[bytes, Tuple[bytes, str]] = {}
         #: State of a header whose command is over the limit: fields so far, bytes of it to discard.
         self._long: Optional[_LongCommand] = None
 
@@ -132,14 +134,37 @@ class Decoder:
     def single(self, data: bytes) -> Optional[Chunk]:
         """Returns the chunk that further bytes are, if they are exactly one, and takes them then."""
         if self._head is None and not self._rest and self.format == STANDARD:
-            match = _STANDARD_HEADER.match(data)
-            if match is not None:
-                number, direction, key, length = match.groups()
-                text, start, needed = self._texts.get(key), match.end(), int(length)
-                fits = start + needed == len(data) and needed <= self.buffer_limit
-                if text is not None and fits and not self._skip and self._long is None:
-                    self._offset += len(data)
-                    return int(number), _DIRECTIONS[direction], text, data[start:]
+            fields = data.split(b"\0", 5)
+            if len(fields) == 6 and not self._skip and self._long is None:
+                number, direction, announced, cmd, length, buffer = fields
+                known = self._known.get(cmd)
+                size = len(buffer)
+                # Each number is compared as it would be written: there is only one way.
+                if (
+                    known is not None
+                    and announced == known[0]
+                    and length == b"%d" % size
+                    and size <= self.buffer_limit
+                    and number.isdigit()
+                    and len(number) < 20
+                    and direction in _DIRECTIONS
+                ):
+                    thread_id = int(number)
+                    if number[0] != 0x30 or thread_id == 0 == len(number) - 1:
+                        self._offset += len(data)
+                        return thread_id, _DIRECTIONS[direction], known[1], buffer
+        return None
+
+    def reply(self, data: bytes, prefix: bytes) -> Optional[bytes]:
+        """Returns the buffer that further bytes bring, if they are one chunk that begins so, and takes them then."""
+        if data.startswith(prefix) and self._head is None and not self._rest and not self._skip and self._long is None:
+            start = len(prefix)
+            end = data.find(b"\0", start)
+            buffer = data[end + 1 :]
+            size = len(buffer)
+            if data[start:end] == b"%d" % size and end > 0 and size <= self.buffer_limit:
+                self._offset += len(data)
+                return buffer
         return None
 
     def feed(self, data: bytes) -> None:
@@ -269,6 +294,7 @@ class Decoder:
         text = self._decode(cmd, at)
         if len(self._texts) < _KEPT and len(cmd) < 256:
             self._texts[key] = text
+            self._known[cmd] = (b"%d" % len(cmd), text)
         return text
 
     def _decode(self, cmd: bytes, at: int) -> str:

@@ -82,7 +82,9 @@ class Connection:
             if alone is not None:
                 if not alone.done:
                     self._driver.wait_call(alone, None)
-                return alone.result()
+                if alone.error is None:
+                    return alone.reply
+                raise alone.error
         call, deadline = self._open(command, data, timeout, values, progress, "", leads=True)
         try:
             self._driver.wait_call(call, deadline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import struct
 import sys
 import termios
@@ -29,7 +30,9 @@ class Pipe:
 
     def __init__(self, reader: int, writer: int) -> None:
         self.reader, self.writer = reader, writer
-        os.set_blocking(reader, False)
+        #: True if a thread may wait in a read: the other direction is another file, and `interrupt` can end the wait.
+        self.may_block = stat.S_ISFIFO(os.fstat(reader).st_mode) and os.path.exists(f"/proc/self/fd/{reader}")
+        os.set_blocking(reader, self.may_block)
         os.set_blocking(writer, False)
         self._capacity: Optional[int] = None
         self._may_grow = sys.platform == "linux"
@@ -38,7 +41,10 @@ class Pipe:
         self.error: Optional[OSError] = None
 
     def read(self, wanted: int) -> Optional[bytes]:
-        """Returns bytes, empty at the end of the stream, or None if there are none yet."""
+        """Returns bytes, empty at the end of the stream, or None if there are none yet.
+
+        Comes after a poll, as it may wait for bytes.
+        """
         try:
             return os.read(self.reader, _READ if wanted < _READ else min(wanted, _READ_LARGE))
         except BlockingIOError:
@@ -93,6 +99,22 @@ class Pipe:
                 return False
         self.waits_for_empty = False
         return True
+
+    def interrupt(self) -> None:
+        """Ends the wait of a read, by a byte that means nothing. The connection has ended."""
+        # This side has no descriptor for the other end of the pipe: it would never see the end of the stream.
+        try:
+            writer = os.open(f"/proc/self/fd/{self.reader}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            # No other process has it open, so the stream has ended, or the descriptor is no pipe any more.
+            return
+        try:
+            os.write(writer, b"\0")
+        except OSError:
+            # It is full: there is something to read.
+            pass
+        finally:
+            os.close(writer)
 
     def cut(self) -> None:
         """Ends the connection, and keeps the numbers of the descriptors, which other threads may use."""

@@ -394,7 +394,7 @@ class Session:
     def take(self, weight: int) -> None:
         """Counts what went to a handler, and gives credit for it."""
         self.taken += weight
-        if self.has("flow") and (self.taken - self.credit_sent) * 2 >= self.options.window:
+        if (self.taken - self.credit_sent) * 2 >= self.options.window and self.has("flow"):
             self.credit_sent = self.taken
             self.queue(0, ONE_WAY, "cmd.credit", b"%d" % self.taken)
 

@@ -15,13 +15,13 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
 
-from ._codec import RESPONSE, BrokenStream
+from ._codec import CLASSIC, REQUEST, RESPONSE, BrokenStream, Chunk
 from ._errors import CallCancelled, CallTimeout, Failure
 from ._handlers import CURRENT, Handler, Handlers, answer_error, check_start, encode_result
 from ._parts import Waitable
 from ._pipe import PIPE_BUF, Pipe
 from ._pool import Pool, Waiter
-from ._session import Call, Incoming, Session
+from ._session import OVERHEAD, Call, Incoming, Session
 
 log = logging.getLogger("pipeplug")
 
@@ -34,6 +34,9 @@ QUIET = 20
 SPIN = 100e-6
 #: Short waits in a row after which looking pays. A miss costs as many, and each time twice as many.
 PAYS = 8
+
+#: Largest buffer of a call that takes the short way: its chunk is written at once, or not at all.
+_SMALL = 2048
 
 _monotonic = time.monotonic
 _now = time.perf_counter
@@ -71,6 +74,10 @@ class ThreadDriver:
         os.set_blocking(self._wake_reader, False)
         os.set_blocking(self._wake_writer, False)
         self._is_writing = False
+        #: True while the leading thread is in a read, and sees nothing else.
+        self._is_blind = False
+        #: What calls that are alone need of their command.
+        self._alone: Dict[str, Tuple[bytes, int, bytes]] = {}
         self._pool = Pool(session.options.handlers)
         self.held: Optional[List[Incoming]] = None
         # The watching thread.
@@ -92,9 +99,8 @@ class ThreadDriver:
         self.exit_status: Optional[int] = None
         #: Call-backs to run once the lock is free.
         self.later: Deque[Callable[[], None]] = deque()
-        # Spinning. `_reads_first` is true while input comes faster than it is read.
+        # Spinning.
         self._spin = 0
-        self._reads_first = False
         self._spin_penalty = PAYS
         self._may_spin = _cpus() > 1
 
@@ -120,14 +126,10 @@ class ThreadDriver:
             return None
         pipe = self.pipe
         wanted = session.decoder.wanted
-        if self._reads_first or wanted or self._spin >= PAYS:
-            data = pipe.read(wanted)
+        if self._spin >= PAYS and not wanted and not self.followers and not session.out:
+            data = self._look(me)
             if data is not None:
                 return data
-            if self._spin >= PAYS and not self.followers and not session.out:
-                data = self._look()
-                if data is not None:
-                    return data
         poller, timeout = me.poll_reader, None
         if deadline is not None:
             timeout = max(0.0, (deadline - _monotonic()) * 1000)
@@ -154,18 +156,22 @@ class ThreadDriver:
                     return None
         if len(found) != 1 or found[0][0] != pipe.reader:
             self._woken(found)
+            if all(descriptor != pipe.reader for descriptor, _ in found):
+                return None
         return pipe.read(wanted)
 
-    def _look(self) -> Optional[bytes]:
+    def _look(self, me: _Term) -> Optional[bytes]:
         """Looks for input for a short time."""
-        read, wanted = self.pipe.read, self.session.decoder.wanted
+        poll, reader = me.poll_reader.poll, self.pipe.reader
         end = _now() + SPIN
         while True:
-            data = read(wanted)
-            if data is not None:
-                if self._spin < 2 * PAYS:
-                    self._spin += 1
-                return data
+            found = poll(0)
+            if found:
+                if len(found) == 1 and found[0][0] == reader:
+                    if self._spin < 2 * PAYS:
+                        self._spin += 1
+                    return self.pipe.read(self.session.decoder.wanted)
+                return None
             if _now() > end:
                 break
         self._spin -= PAYS
@@ -225,19 +231,17 @@ class ThreadDriver:
         decoder = session.decoder
         chunk = decoder.single(data)
         if chunk is not None:
-            self._reads_first = False
             if chunk[1] == RESPONSE:
                 with self.lock:
                     session.receive(chunk)
                 while self.later:
                     self.later.popleft()()
-            else:
+            elif not may_run or not self._answer_alone(me, chunk):
                 decoder.events.append(chunk)
                 self._take_events(me, may_run)
             if session.out:
                 self.flush()
             return
-        self._reads_first = True
         broken: Optional[str] = None
         try:
             if data:
@@ -315,6 +319,53 @@ class ThreadDriver:
         while self.later:
             self.later.popleft()()
 
+    def _answer_alone(self, me: _Term, chunk: Chunk) -> bool:
+        """Runs the handler of a request that came alone, and writes its answer, with as few steps as can be.
+
+        False if it takes the usual way, and nothing was done.
+        """
+        thread_id, direction, command, data = chunk
+        session, lock = self.session, self.lock
+        handler = self.handlers.commands.get(command)
+        if (
+            direction != REQUEST
+            or handler is None
+            or handler.slow_for
+            or handler.sequence is not None
+            or self.held is not None
+            or command[:4] == "cmd."
+            or session._context is not None
+        ):
+            return False
+        lock.acquire()
+        if session.waiting or session.out_size or self.leader is not me:
+            lock.release()
+            return False
+        session.was_spoken_to = True
+        request = session.requests[thread_id] = session.incoming(session, thread_id, command, data, False)
+        request.weight = OVERHEAD + len(data) + (len(command) if command.isascii() else len(command.encode()))
+        session.active += 1
+        session.take(request.weight)
+        self._inline = handler
+        self._inline_count += 1
+        lock.release()
+        begun = _now()
+        if self._is_deep or not self._has_watcher:
+            self._arm()
+        try:
+            result, error = self._execute(handler, request)
+        except BaseException:
+            self._inline = None
+            raise
+        with lock:
+            if self.leader is me:
+                self._inline = None
+            if _now() - begun > SLOW:
+                handler.was_slow()
+            self._answer(request, result, error)
+            self.write_now()
+        return True
+
     # Handlers.
 
     def _hand_over(self, request: Incoming, handler: Optional[Handler]) -> None:
@@ -388,10 +439,13 @@ class ThreadDriver:
         except Exception as error:
             return b"", error
         except SystemExit as end:
-            code = end.code
-            self.exit_status = code if isinstance(code, int) else int(code is not None)
-            self.finish()
+            self._exits(end)
             return b"", Failure("unanswered", "the plugin exits")
+
+    def _exits(self, end: SystemExit) -> None:
+        """Ends the plugin with the status of an exit in a handler."""
+        self.exit_status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        self.finish()
 
     def _answer(self, request: Incoming, data: bytes, error: Optional[BaseException]) -> None:
         """Queues the answer of a request. The caller holds the lock."""
@@ -439,32 +493,47 @@ class ThreadDriver:
         """Writes what is queued, as far as the pipe takes it."""
         session = self.session
         lock = self.lock
-        with lock:
-            if self._woken_followers and session.out_size < 65536 and not self.is_finished:
-                return
-            self.write_now()
-            if self._is_writing or not session.out:
-                if not session.room.waiters:
+        while True:
+            with lock:
+                if self._woken_followers and session.out_size < 65536 and not self.is_finished:
                     return
-                if session.has_room():
+                self.write_now()
+                if self._is_writing or not session.out:
+                    if session.room.waiters and session.has_room():
+                        session.room.notify()
+                    return
+                self._is_writing = True
+                try:
+                    all_written = self.pipe.write(session)
+                finally:
+                    self._is_writing = False
+                if session.room.waiters and session.has_room():
                     session.room.notify()
+                if session.opened or session.accepted:
+                    for sink, _ in [*session.opened.values(), *session.accepted.values()]:
+                        if sink is not None and sink.waiters and sink.may_send():
+                            sink.notify()
+                is_led = self.leader is None and leads_next
+                is_blind = self._is_blind
+            if self.pipe.error is not None:
+                self._end(f"the other side no longer reads: {self.pipe.error}", False)
                 return
-            self._is_writing = True
-            try:
-                all_written = self.pipe.write(session)
-            finally:
-                self._is_writing = False
-            if session.room.waiters and session.has_room():
-                session.room.notify()
-            if session.opened or session.accepted:
-                for sink, _ in [*session.opened.values(), *session.accepted.values()]:
-                    if sink is not None and sink.waiters and sink.may_send():
-                        sink.notify()
-            is_led = self.leader is None and leads_next
-        if self.pipe.error is not None:
-            self._end(f"the other side no longer reads: {self.pipe.error}", False)
-        elif not all_written and not is_led:
-            self.wake()
+            if all_written or is_led:
+                return
+            if not is_blind:
+                self.wake()
+                return
+            self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        """Waits until the pipe takes more, for a short time: the thread that leads is in a read."""
+        if self.pipe.waits_for_empty:
+            # poll(2) does not tell.
+            time.sleep(0.001)
+            return
+        poller = select.poll()
+        poller.register(self.pipe.writer, select.POLLOUT)
+        poller.poll(100)
 
     def wake(self) -> None:
         """Has the leading thread look at the state again."""
@@ -614,44 +683,63 @@ class ThreadDriver:
         Returns a call that is sent, and mostly done. None if it takes the usual way, and nothing was sent.
         """
         session, lock, pipe = self.session, self.lock, self.pipe
-        decoder = session.decoder
+        known = self._alone.get(command) or self._know(command)
         lock.acquire()
-        encoder = session.encoder
         if (
-            self.leader is not None
+            known is None
+            or self.leader is not None
             or session.calls
             or session.out
             or session.closed is not None
-            or encoder is None
-            or len(data) > 2048
-            or len(command) > 256
+            or len(data) > _SMALL
             or self._is_writing
-            or decoder.events
+            or session.decoder.events
             or not session.has_room()
         ):
             lock.release()
             return None
+        middle, weight, answer = known
         try:
             me: _Term = self._local.term
         except AttributeError:
             me = self._local.term = _Term(self, False)
         try:
-            call = session.open_call(command, data)
-            self.write_now()
+            session.last_id = thread_id = session.last_id + 1
+            call = session.calls[thread_id] = Call(session, thread_id, command)
+            chunk = b"%d%b%d\0%b" % (thread_id, middle, len(data), data)
+            session.sent += weight + len(data)
             self.leader = me
             self._terms += 1
+            try:
+                # All or nothing: pipe(7), PIPE_BUF. A socket may take a part.
+                written = os.write(pipe.writer, chunk)
+            except OSError:
+                written = 0
+            if written == len(chunk):
+                self._is_blind = pipe.may_block
+            else:
+                # `flush` finds what is wrong, and says so.
+                session.out.append(chunk[written:])
+                session.out_size += len(chunk) - written
         finally:
             lock.release()
         try:
-            if not session.out and self._spin < PAYS:
-                begun = _now()
-                found = me.poll_reader.poll()
-                if self._may_spin:
-                    self._spin = self._spin + 1 if _now() - begun < SPIN * 1.5 else min(self._spin, 0)
-                if len(found) == 1 and found[0][0] == pipe.reader:
-                    received = pipe.read(decoder.wanted)
-                    if received:
+            if self._is_blind:
+                received = self._read_small(me)
+                if received:
+                    reply = session.decoder.reply(received, b"%d%b" % (thread_id, answer))
+                    if reply is None:
                         self._take(me, received, False)
+                    elif not call.done:
+                        lock.acquire()
+                        session.calls.pop(thread_id, None)
+                        call.reply, call.done = reply, True
+                        if self.followers or self._is_deep or self.leader is not me:
+                            self._step_down(me)
+                        else:
+                            self.leader = None
+                        lock.release()
+                        return call
             while not call.done and self.leader is me:
                 self.pump(me, None, False)
         except BaseException:
@@ -659,9 +747,44 @@ class ThreadDriver:
                 session.give_up(call, CallCancelled(command, "given up by the caller"))
             raise
         finally:
-            with lock:
-                self._step_down(me)
+            if self.leader is me:
+                with lock:
+                    self._step_down(me)
         return call
+
+    def _know(self, command: str) -> Optional[Tuple[bytes, int, bytes]]:
+        """Returns the fixed bytes of a request with its weight, and those of its response."""
+        encoder, cmd = self.session.encoder, command.encode()
+        if encoder is None or encoder.format == CLASSIC or len(cmd) > 256 or len(self._alone) >= 512:
+            return None
+        found = b"\0%d\0%d\0%b\0" % (REQUEST, len(cmd), cmd), OVERHEAD + len(cmd), b"\0%d\0%d\0%b\0" % (
+            RESPONSE, len(cmd), cmd
+        )  # fmt: skip
+        self._alone[command] = found
+        return found
+
+    def _read_small(self, me: _Term) -> Optional[bytes]:
+        """Waits for input, of which little is expected. None if there is something else to do.
+
+        The caller has set `_is_blind`, as this thread takes no other notice while it waits.
+        """
+        begun = _now()
+        if self._spin >= PAYS:
+            self._is_blind = False
+            return self._look(me)
+        try:
+            data = os.read(self.pipe.reader, PIPE_BUF)
+        except OSError:
+            # The usual way finds the same.
+            return None
+        finally:
+            self._is_blind = False
+        if self._may_spin:
+            if _now() - begun < SPIN * 1.5:
+                self._spin += 1
+            elif self._spin > 0:
+                self._spin = 0
+        return None if self.is_finished or self.session.closed is not None else data
 
     # Threads that serve.
 
@@ -707,7 +830,23 @@ class ThreadDriver:
                 return
 
     def _serve(self, me: _Term) -> None:
+        session = self.session
+        may_block = self.is_guest and self.pipe.may_block
         while self.leader is me and not self.is_finished:
+            if may_block and not session.decoder.events and not session.decoder.wanted:
+                with self.lock:
+                    self._is_blind = (
+                        session.active == 0
+                        and not session.out
+                        and not self._is_writing
+                        and self.end_at is None
+                        and self.leader is me
+                    )
+                if self._is_blind:
+                    data = self._read_small(me)
+                    if data is not None:
+                        self._take(me, data, True)
+                    continue
             self.pump(me, self.end_at, True)
             if self.end_at is not None:
                 self._check_end()
@@ -779,6 +918,8 @@ class ThreadDriver:
                 grace = _monotonic() + self.grace
                 self.end_at = grace if self.end_at is None else min(self.end_at, grace)
                 session.input_ended = True
+                if self._is_blind:
+                    self.pipe.interrupt()
                 self.pipe.cut()
             self.on_close()
             self.wake()
@@ -812,6 +953,8 @@ class ThreadDriver:
             self.session.close(self.end_reason or "the connection was closed")
             for waiter in list(self.followers):
                 waiter.wake()
+            if self._is_blind:
+                self.pipe.interrupt()
         self.done.set()
         self.wake()
 
