@@ -13,14 +13,14 @@ import select
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 from ._codec import CLASSIC, REQUEST, RESPONSE, BrokenStream, Chunk
 from ._errors import CallCancelled, CallTimeout, Failure
 from ._handlers import CURRENT, Handler, Handlers, answer_error, check_start, encode_result
 from ._parts import Waitable
 from ._pipe import PIPE_BUF, Pipe
-from ._pool import Pool, Waiter
+from ._pool import Pool, Turns, Waiter
 from ._session import OVERHEAD, Call, Incoming, Session
 
 log = logging.getLogger("pipeplug")
@@ -68,7 +68,8 @@ class ThreadDriver:
         self.leader: Optional[_Term] = None
         self.followers: Dict[Waiter, None] = {}
         #: Those that were woken and do not run yet. The last one has another lead, if none does.
-        self._woken_followers: Set[Waiter] = set()
+        self._turns = Turns()
+        self._woken_followers = self._turns.woken
         self._local = threading.local()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
@@ -561,7 +562,7 @@ class ThreadDriver:
                 if leader.thread == threading.get_ident():
                     self._go_on_leading(leader, is_ready, deadline)
                     continue
-                waiter = Waiter(self._woken_followers)
+                waiter = Waiter(self._turns)
                 self.followers[waiter] = None
                 target.add_waiter(waiter.wake)
                 lock.release()
@@ -574,7 +575,7 @@ class ThreadDriver:
                     lock.acquire()
                     waiter.is_woken = True
                     self.followers.pop(waiter, None)
-                    self._woken_followers.discard(waiter)
+                    self._turns.runs(waiter)
                     if session.out and not self._woken_followers and not self._is_writing:
                         lock.release()
                         try:
