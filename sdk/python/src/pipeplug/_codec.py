@@ -18,6 +18,8 @@ _LARGEST = (1 << 64) - 1
 _DIRECTIONS = {b"1": ONE_WAY, b"2": REQUEST, b"3": RESPONSE}
 #: Buffers from this size on are written from where they are.
 LARGE = 32 << 10
+#: Room that is made for a buffer before its bytes arrive.
+_AHEAD = 1 << 20
 #: Commands whose text is kept, so that it is decoded once.
 _KEPT = 512
 
@@ -119,6 +121,8 @@ class Decoder:
         self._head: Optional[Tuple[int, int, str]] = None
         #: Grows as bytes arrive, and gives them without a copy.
         self._buffer: Optional[BytesIO] = None
+        #: Number of its bytes that have arrived.
+        self._kept = 0
         self.wanted = 0
         self._texts: Dict[bytes, str] = {}
         #: The same by command, with its length as it is written.
@@ -202,17 +206,44 @@ class Decoder:
     def _keep(self, data: bytes) -> None:
         if self._buffer is None:
             self._buffer = BytesIO()
+        self._buffer.seek(self._kept)
         self._buffer.write(data)
+        self._kept += len(data)
+
+    def space(self) -> memoryview:
+        """Returns where further bytes of the buffer that arrives belong, for `filled`."""
+        kept, buffer = self._kept, self._buffer
+        if buffer is None or buffer.getbuffer().nbytes == kept:
+            # No more than has come already, as the length is only announced. Bytes that no other has are
+            # not copied, neither here nor by `getvalue`.
+            larger = BytesIO(bytes(kept + min(self.wanted, max(_AHEAD, kept))))
+            if buffer is not None and kept:
+                with larger.getbuffer() as view, buffer.getbuffer() as arrived:
+                    view[:kept] = arrived[:kept]
+            buffer = self._buffer = larger
+        return buffer.getbuffer()[kept:]
+
+    def filled(self, size: int) -> None:
+        """Takes bytes that were put where `space` has told."""
+        self._kept += size
+        self._offset += size
+        self.wanted -= size
+        if self.wanted == 0:
+            assert self._head is not None
+            assert self._buffer is not None
+            self.events.append((*self._head, self._buffer.getvalue()))
+            self._head, self._buffer, self._kept = None, None, 0
 
     def _finish_buffer(self, data: bytes) -> bytes:
         assert self._head is not None
         missing, head = self.wanted, self._head
         buffer = data[:missing]
         if self._buffer is not None:
-            self._buffer.write(buffer)
+            self._keep(buffer)
+            self._buffer.truncate(self._kept)
             buffer = self._buffer.getvalue()
         self.events.append((*head, buffer))
-        self._head, self._buffer, self.wanted = None, None, 0
+        self._head, self._buffer, self._kept, self.wanted = None, None, 0, 0
         self._offset += missing
         return data[missing:]
 

@@ -10,7 +10,7 @@ import sys
 import termios
 from typing import TYPE_CHECKING, List, Optional, Union
 
-from ._codec import CLASSIC
+from ._codec import CLASSIC, LARGE, Decoder
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -20,8 +20,6 @@ PIPE_BUF = 4096
 _SET_SIZE, _GET_SIZE = 1031, 1032  # F_SETPIPE_SZ, F_GETPIPE_SZ: fcntl(2) on Linux
 _LARGEST_PIPE = 1 << 20
 _READ = 64 << 10
-#: A buffer of this size stays in the cache of a CPU.
-_READ_LARGE = 256 << 10
 _BATCH = 512 << 10
 
 
@@ -40,17 +38,24 @@ class Pipe:
         self.waits_for_empty = False
         self.error: Optional[OSError] = None
 
-    def read(self, wanted: int) -> Optional[bytes]:
-        """Returns bytes, empty at the end of the stream, or None if there are none yet.
+    def read(self, decoder: Decoder) -> Optional[bytes]:
+        """Returns bytes, empty at the end of the stream, or None if the decoder has them, or there are none yet.
 
         Comes after a poll, as it may wait for bytes.
         """
         try:
-            return os.read(self.reader, _READ if wanted < _READ else min(wanted, _READ_LARGE))
+            if decoder.wanted < LARGE:
+                return os.read(self.reader, _READ)
+            with decoder.space() as view:
+                size = os.readv(self.reader, [view])
         except BlockingIOError:
             return None
         except ConnectionResetError:
             return b""
+        if size == 0:
+            return b""
+        decoder.filled(size)
+        return None
 
     def write(self, session: Session) -> bool:
         """Writes what the session has queued, as far as the pipe takes it.

@@ -159,7 +159,7 @@ class ThreadDriver:
             self._woken(found)
             if all(descriptor != pipe.reader for descriptor, _ in found):
                 return None
-        return pipe.read(wanted)
+        return pipe.read(session.decoder)
 
     def _look(self, me: _Term) -> Optional[bytes]:
         """Looks for input for a short time."""
@@ -171,7 +171,7 @@ class ThreadDriver:
                 if len(found) == 1 and found[0][0] == reader:
                     if self._spin < 2 * PAYS:
                         self._spin += 1
-                    return self.pipe.read(self.session.decoder.wanted)
+                    return self.pipe.read(self.session.decoder)
                 return None
             if _now() > end:
                 break
