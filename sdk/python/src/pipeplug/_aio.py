@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Any, AsyncIterator, Callable, Dict, Iterable, Mapping, Optional, Sequence, Type
+from typing import Any, AsyncIterator, Callable, Dict, Iterable, Mapping, Optional, Sequence, Type, Union
 
 from ._codec import STANDARD
 from ._commands import Commands
@@ -19,7 +19,7 @@ from ._negotiation import Progress
 from ._options import Data, Options, to_bytes
 from ._parts import PartSink, PartSource
 from ._pipe import Pipe
-from ._process import Process, Program
+from ._process import Attached, Place, Process, Program
 from ._session import Call, Incoming, Session
 
 
@@ -388,7 +388,9 @@ class AsyncPlugin(AsyncConnection):
     #: Version of the application's interface that both sides speak; None if one names none.
     interface_version: Optional[int]
 
-    def __init__(self, session: Session, driver: LoopDriver, process: Process, stop_timeout: float) -> None:
+    def __init__(
+        self, session: Session, driver: LoopDriver, process: Union[Process, Attached], stop_timeout: float
+    ) -> None:
         super().__init__(session, driver)
         self._process, self.name, self._stop_timeout = process, process.name, stop_timeout
         self.metadata, self.interface_version = {}, None
@@ -424,13 +426,53 @@ class AsyncPlugin(AsyncConnection):
             log_level=log_level,
             format=format,
         )
-        handlers = setup.handlers()
 
         def spawn() -> Process:
             return Process(program, args=args, name=name, stdio=stdio, format=format, env=env, cwd=cwd, on_line=on_line)
 
         process = await asyncio.to_thread(spawn)
-        session = Session(options or Options(), format, is_host=True)
+        return await cls._meet(process, setup, timeout, stop_timeout, options)
+
+    @classmethod
+    async def attach(
+        cls,
+        place: Place,
+        *,
+        format: str = STANDARD,
+        timeout: float = 10.0,
+        stop_timeout: float = 5.0,
+        config: Any = None,
+        metadata: Optional[Mapping[str, str]] = None,
+        interface_versions: Iterable[int] = (),
+        commands: Optional[Commands] = None,
+        name: Optional[str] = None,
+        log_level: Optional[str] = None,
+        options: Optional[Options] = None,
+    ) -> AsyncPlugin:
+        """Connects to a plugin that runs already, with the arguments of `Plugin.attach`."""
+        setup = Setup(
+            config=config,
+            metadata=metadata,
+            interface_versions=interface_versions,
+            commands=commands,
+            log_level=log_level,
+            format=format,
+        )
+        process = await asyncio.to_thread(Attached, place, name)
+        return await cls._meet(process, setup, timeout, stop_timeout, options)
+
+    @classmethod
+    async def _meet(
+        cls,
+        process: Union[Process, Attached],
+        setup: Setup,
+        timeout: float,
+        stop_timeout: float,
+        options: Optional[Options],
+    ) -> AsyncPlugin:
+        """Begins the conversation with a plugin."""
+        handlers = setup.handlers()
+        session = Session(options or Options(), setup.format, is_host=True)
         driver = LoopDriver(session, Pipe(process.reader, process.writer), handlers)
         session.incoming = _incoming(handlers)
         driver.on_end = lambda reason: process.end_text() if reason == "the other side closed the pipe" else reason
@@ -478,6 +520,8 @@ class AsyncPlugin(AsyncConnection):
                 driver.loop.remove_writer(driver.pipe.writer)
             driver.pipe.cut_writer()
             rest = max(0.0, end - time.monotonic())
+            if isinstance(self._process, Attached):
+                await asyncio.wait([asyncio.ensure_future(driver.done.wait())], timeout=rest)
             self._status = await asyncio.to_thread(self._process.end, rest)
             driver.dispose()
         return self._status
@@ -495,12 +539,12 @@ class AsyncPlugin(AsyncConnection):
     @property
     def pid(self) -> int:
         """Process id of the plugin."""
-        return self._process.popen.pid
+        return self._process.pid
 
     @property
     def status(self) -> Optional[int]:
         """Exit status of the plugin, negative for a signal; None while it runs."""
-        return self._process.popen.poll()
+        return self._process.poll()
 
     def set_log_level(self, level: str) -> bool:
         """Sets the level of the plugin's log. Returns false if the plugin has no such log."""

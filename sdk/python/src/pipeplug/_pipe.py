@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import stat
 import struct
 import sys
@@ -32,6 +33,7 @@ class Pipe:
         self.may_block = stat.S_ISFIFO(os.fstat(reader).st_mode) and os.path.exists(f"/proc/self/fd/{reader}")
         os.set_blocking(reader, self.may_block)
         os.set_blocking(writer, False)
+        self._is_socket = stat.S_ISSOCK(os.fstat(writer).st_mode)
         self._capacity: Optional[int] = None
         self._may_grow = sys.platform == "linux"
         #: True if a write of the classic format waits until the pipe is empty, which poll(2) does not tell.
@@ -124,11 +126,20 @@ class Pipe:
     def cut(self) -> None:
         """Ends the connection, and keeps the numbers of the descriptors, which other threads may use."""
         self._replace(self.reader)
-        self.cut_writer()
+        self._replace(self.writer)
 
     def cut_writer(self) -> None:
         """Ends the direction to the other side."""
-        self._replace(self.writer)
+        if not self._is_socket:
+            self._replace(self.writer)
+            return
+        # Both directions are one socket, of which only this one ends.
+        with socket.socket(fileno=os.dup(self.writer)) as connection:
+            try:
+                connection.shutdown(socket.SHUT_WR)
+            except OSError:
+                # The other side has closed it.
+                pass
 
     @staticmethod
     def _replace(descriptor: int) -> None:
