@@ -838,6 +838,7 @@ class ThreadDriver:
                 with self.lock:
                     self._is_blind = (
                         session.active == 0
+                        and session.closed is None
                         and not session.out
                         and not self._is_writing
                         and self.end_at is None
