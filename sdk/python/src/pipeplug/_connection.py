@@ -22,7 +22,8 @@ from ._handlers import CURRENT
 from ._negotiation import Progress
 from ._options import Data, to_bytes
 from ._parts import PartSink, PartSource
-from ._session import Call, Driver, Incoming, Session
+from ._sending import Call, Driver, Incoming
+from ._session import Session
 
 _monotonic = time.monotonic
 ProgressHook = Callable[[Progress], None]

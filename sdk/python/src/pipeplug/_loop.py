@@ -16,7 +16,8 @@ from ._handlers import CURRENT, Handler, Handlers, answer_error, check_start, en
 from ._parts import Waitable
 from ._pipe import Pipe
 from ._pool import Pool, Waiter
-from ._session import Call, Incoming, Session
+from ._sending import Call, Incoming
+from ._session import Session
 
 log = logging.getLogger("pipeplug")
 _monotonic = time.monotonic
