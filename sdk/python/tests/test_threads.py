@@ -447,6 +447,29 @@ class Ends(unittest.TestCase):
         self.assertEqual(state(), before)
 
 
+class Interrupted(unittest.TestCase):
+    def test_a_kill_ends_a_call_whose_pipe_another_process_has_open(self) -> None:
+        plugin = start()
+        child = int(plugin.call("leaks"))
+        found: List[BaseException] = []
+
+        def call() -> None:
+            try:
+                plugin.call("until_cancelled")
+            except ConnectionClosed as error:
+                found.append(error)
+
+        try:
+            caller = threading.Thread(target=call, daemon=True)
+            caller.start()
+            time.sleep(0.3)
+            plugin.kill()
+            caller.join(10)
+            self.assertEqual(len(found), 1)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 class Attached(unittest.TestCase):
     def test_a_plugin_that_waits_at_a_socket(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
