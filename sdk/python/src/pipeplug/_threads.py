@@ -85,7 +85,8 @@ class ThreadDriver(Leading):
                     data = self._read_small(me)
                     if data is not None:
                         self._take(me, data, True)
-                    continue
+                        continue
+                    # There is something else, such as a byte in the wake pipe: the usual way takes notice.
             self.pump(me, self.end_at, True)
             if self.end_at is not None:
                 self._check_end()
