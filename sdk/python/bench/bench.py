@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -23,6 +24,7 @@ import time
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from pipeplug import AsyncPlugin, Plugin
@@ -86,9 +88,13 @@ class Pipeplug(Subject):
 
 
 class Multiprocessing(Subject):
-    """Threads share a connection by a lock: it is not safe otherwise, and has no numbers for replies."""
+    """The least that can be written: bytes there and back. It has no commands, errors and numbers for replies.
+
+    Threads share a connection by a lock, which it needs, for the whole of a call.
+    """
 
     name = "multiprocessing.connection"
+    guest = "mp"
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -97,7 +103,7 @@ class Multiprocessing(Subject):
     def open(self) -> Iterator[Connection]:
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
-        process = subprocess.Popen([*GUESTS, "mp", str(number)], pass_fds=(number,))
+        process = subprocess.Popen([*GUESTS, self.guest, str(number)], pass_fds=(number,))
         theirs.close()
         connection = Connection(ours.detach())
         try:
@@ -117,6 +123,52 @@ class Multiprocessing(Subject):
                 peer.send_bytes(SMALL)
             for _ in range(IN_FLIGHT):
                 peer.recv_bytes()
+
+
+class MultiprocessingCalls(Multiprocessing):
+    """What `pipeplug` gives, written for a connection: commands, errors, numbers for replies, handlers at once."""
+
+    name = "multiprocessing.connection, with numbers"
+    guest = "mp-calls"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = itertools.count()
+        self.waiting: Dict[int, SimpleQueue[Tuple[bool, bytes]]] = {}
+
+    @contextmanager
+    def open(self) -> Iterator[Connection]:
+        with super().open() as connection:
+            threading.Thread(target=self._read, args=(connection,), daemon=True).start()
+            yield connection
+
+    def _read(self, connection: Connection) -> None:
+        try:
+            while True:
+                number, is_right, data = connection.recv()
+                self.waiting.pop(number).put((is_right, data))
+        except (EOFError, OSError, TypeError):
+            pass
+
+    def begin(self, peer: Connection, data: bytes) -> SimpleQueue[Tuple[bool, bytes]]:
+        queue: SimpleQueue[Tuple[bool, bytes]] = SimpleQueue()
+        number = next(self.numbers)
+        self.waiting[number] = queue
+        with self.lock:
+            peer.send((number, "echo", data))
+        return queue
+
+    def call(self, peer: Connection, data: bytes) -> bytes:
+        is_right, reply = self.begin(peer, data).get()
+        if not is_right:
+            raise RuntimeError(reply)
+        return reply
+
+    def pipelined(self, peer: Connection, calls: int) -> None:
+        for _ in range(calls // IN_FLIGHT):
+            pending = [self.begin(peer, SMALL) for _ in range(IN_FLIGHT)]
+            for queue in pending:
+                queue.get()
 
 
 class Grpc(Subject):
@@ -257,7 +309,7 @@ def main() -> None:
     parser.add_argument("--load", choices=LOADS, action="append")
     parser.add_argument("subject", nargs="*")
     options = parser.parse_args()
-    subjects: List[Subject] = [Pipeplug(), PipeplugAsync(), Multiprocessing()]
+    subjects: List[Subject] = [Pipeplug(), PipeplugAsync(), Multiprocessing(), MultiprocessingCalls()]
     try:
         import grpc
 

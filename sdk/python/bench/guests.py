@@ -41,6 +41,29 @@ def serve_mp(descriptor: int) -> None:
         pass
 
 
+def serve_mp_calls(descriptor: int) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Lock
+
+    connection, lock = Connection(descriptor), Lock()
+    commands = {"echo": lambda data: data}
+
+    def answer(number: int, command: str, data: bytes) -> None:
+        try:
+            reply = (number, True, commands[command](data))
+        except Exception as error:
+            reply = (number, False, repr(error).encode())
+        with lock:
+            connection.send(reply)
+
+    with ThreadPoolExecutor(64) as pool:
+        try:
+            while True:
+                pool.submit(answer, *connection.recv())
+        except EOFError:
+            pass
+
+
 def serve_grpc(path: str) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -84,9 +107,11 @@ def serve_grpc_aio(path: str) -> None:
 
 if __name__ == "__main__":
     # The descriptors of a plugin come first.
-    kind = sys.argv[-2] if sys.argv[-2] in ("mp", "grpc", "grpc-aio") else sys.argv[-1]
+    kind = sys.argv[-2] if sys.argv[-2] in ("mp", "mp-calls", "grpc", "grpc-aio") else sys.argv[-1]
     if kind == "mp":
         serve_mp(int(sys.argv[-1]))
+    elif kind == "mp-calls":
+        serve_mp_calls(int(sys.argv[-1]))
     elif kind == "grpc":
         serve_grpc(sys.argv[-1])
     elif kind == "grpc-aio":

@@ -126,6 +126,14 @@ def until_cancelled(request: Request) -> str:
 
 
 @plugin.command
+def leaks(request: Request) -> str:
+    """Leaves a process behind that has the pipe to the host open, and that no signal to this one reaches."""
+    writer = plugin.host._driver.pipe.writer  # type: ignore[attr-defined]
+    child = subprocess.Popen(["sleep", "30"], pass_fds=(writer,), start_new_session=True, stderr=subprocess.DEVNULL)
+    return str(child.pid)
+
+
+@plugin.command
 def append(request: Request) -> str:
     number = request.text
     time.sleep(0.002 if number.endswith("0") else 0)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import subprocess
 import sys
 import time
 import unittest
@@ -129,6 +132,21 @@ class Hosts(unittest.IsolatedAsyncioTestCase):
             words = plugin.client(Words)
             self.assertEqual(await words.join(some(), by="-"), "a-b")
             self.assertEqual([word async for word in words.upper(some())], ["A", "B"])
+
+    async def test_a_plugin_that_was_started_elsewhere(self) -> None:
+        for program in (PLUGIN, ASYNC_PLUGIN):
+            ours, theirs = socket.socketpair()
+            number, copy = theirs.fileno(), os.dup(theirs.fileno())
+            process = subprocess.Popen(
+                [*program, str(number), str(copy)], pass_fds=(number, copy), stderr=subprocess.DEVNULL
+            )
+            theirs.close()
+            os.close(copy)
+            with ours:
+                async with await AsyncPlugin.attach(ours, timeout=60) as plugin:
+                    self.assertEqual(await plugin.call("echo", bytes(3_000_000)), bytes(3_000_000))
+                    self.assertEqual(plugin.pid, 0)
+            self.assertEqual(await asyncio.to_thread(process.wait, 20), 0)
 
 
 class Guests(unittest.TestCase):

@@ -447,5 +447,84 @@ class Ends(unittest.TestCase):
         self.assertEqual(state(), before)
 
 
+class Interrupted(unittest.TestCase):
+    def test_a_kill_ends_a_call_whose_pipe_another_process_has_open(self) -> None:
+        plugin = start()
+        child = int(plugin.call("leaks"))
+        found: List[BaseException] = []
+
+        def call() -> None:
+            try:
+                plugin.call("until_cancelled")
+            except ConnectionClosed as error:
+                found.append(error)
+
+        try:
+            caller = threading.Thread(target=call, daemon=True)
+            caller.start()
+            time.sleep(0.3)
+            plugin.kill()
+            caller.join(10)
+            self.assertEqual(len(found), 1)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+class Attached(unittest.TestCase):
+    def test_a_plugin_that_waits_at_a_socket(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "s")
+            with self.assertRaisesRegex(StartError, "no plugin waits at .* start it with --pipeplug-listen"):
+                Plugin.attach(path)
+            for kind in ("standard", "classic"):
+                with self.subTest(format=kind):
+                    process = self.listen(path)
+                    with Plugin.attach(path, timeout=60, format=kind) as plugin:
+                        for size in (0, 5, 70_000, 3_000_000):
+                            self.assertEqual(plugin.call("echo", bytes(size)), bytes(size))
+                        pending = [plugin.begin("echo", str(it)) for it in range(500)]
+                        self.assertEqual([it.wait() for it in pending], [b"%d" % it for it in range(500)])
+                        self.assertEqual((plugin.pid, plugin.status), (0, None))
+                    self.assertEqual(process.wait(20), 0)
+
+    def test_a_kill_leaves_the_process_to_its_parent(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            process = self.listen(os.path.join(folder, "s"))
+            plugin = Plugin.attach(os.path.join(folder, "s"), timeout=60)
+            pending = plugin.begin("until_cancelled")
+            plugin.kill()
+            self.assertRaises(ConnectionClosed, pending.wait)
+            # The plugin finds that its host is gone, and is not sent a signal.
+            self.assertEqual(process.wait(20), 1)
+
+    def test_open_sockets_and_descriptors(self) -> None:
+        ours, theirs = socket.socketpair()
+        number, copy = theirs.fileno(), os.dup(theirs.fileno())
+        process = subprocess.Popen(
+            [*PLUGIN, str(number), str(copy)], pass_fds=(number, copy), stderr=subprocess.DEVNULL
+        )
+        theirs.close()
+        os.close(copy)
+        with ours, Plugin.attach(ours, timeout=60) as plugin:
+            self.assertEqual(plugin.call("echo", "x"), b"x")
+        self.assertEqual(process.wait(20), 0)
+        process = subprocess.Popen(PLUGIN, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with Plugin.attach((process.stdout, process.stdin), timeout=60) as plugin:
+            process.stdin.close()
+            self.assertEqual(plugin.call("echo", bytes(3_000_000)), bytes(3_000_000))
+        self.assertEqual(process.wait(20), 0)
+        process.stdout.close()
+
+    def listen(self, path: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([*PLUGIN, "--pipeplug-listen", path], stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while not os.path.exists(path) and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        return process
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -26,15 +26,9 @@ from ._service import method, service
 from ._types import MethodError
 
 if TYPE_CHECKING:
-    from ._aio import (
-        AsyncConnection,
-        AsyncHost,
-        AsyncParts,
-        AsyncPartSender,
-        AsyncPlugin,
-        AsyncRequest,
-        AsyncStream,
-    )
+    from ._aio import AsyncConnection, AsyncParts, AsyncPartSender, AsyncRequest, AsyncStream
+    from ._aio_guest import AsyncHost
+    from ._aio_host import AsyncPlugin
 
 __version__ = "0.1.0"
 __all__ = [
@@ -79,7 +73,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # asyncio takes time to import, which a plugin by threads need not spend.
     if name.startswith("Async") and name in __all__:
-        from . import _aio
+        from . import _aio, _aio_guest, _aio_host
 
-        return getattr(_aio, name)
+        place = {"AsyncHost": _aio_guest, "AsyncPlugin": _aio_host}.get(name, _aio)
+        return getattr(place, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

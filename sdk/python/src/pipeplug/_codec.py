@@ -18,6 +18,8 @@ _LARGEST = (1 << 64) - 1
 _DIRECTIONS = {b"1": ONE_WAY, b"2": REQUEST, b"3": RESPONSE}
 #: Buffers from this size on are written from where they are.
 LARGE = 32 << 10
+#: Room that is made for a buffer before its bytes arrive.
+_AHEAD = 1 << 20
 #: Commands whose text is kept, so that it is decoded once.
 _KEPT = 512
 
@@ -119,8 +121,12 @@ class Decoder:
         self._head: Optional[Tuple[int, int, str]] = None
         #: Grows as bytes arrive, and gives them without a copy.
         self._buffer: Optional[BytesIO] = None
+        #: Number of its bytes that have arrived.
+        self._kept = 0
         self.wanted = 0
         self._texts: Dict[bytes, str] = {}
+        #: The same by command, with its length as it is written.
+        self._known: Dict[bytes, Tuple[bytes, str]] = {}
         #: State of a header whose command is over the limit: fields so far, bytes of it to discard.
         self._long: Optional[_LongCommand] = None
 
@@ -132,14 +138,37 @@ class Decoder:
     def single(self, data: bytes) -> Optional[Chunk]:
         """Returns the chunk that further bytes are, if they are exactly one, and takes them then."""
         if self._head is None and not self._rest and self.format == STANDARD:
-            match = _STANDARD_HEADER.match(data)
-            if match is not None:
-                number, direction, key, length = match.groups()
-                text, start, needed = self._texts.get(key), match.end(), int(length)
-                fits = start + needed == len(data) and needed <= self.buffer_limit
-                if text is not None and fits and not self._skip and self._long is None:
-                    self._offset += len(data)
-                    return int(number), _DIRECTIONS[direction], text, data[start:]
+            fields = data.split(b"\0", 5)
+            if len(fields) == 6 and not self._skip and self._long is None:
+                number, direction, announced, cmd, length, buffer = fields
+                known = self._known.get(cmd)
+                size = len(buffer)
+                # Each number is compared as it would be written: there is only one way.
+                if (
+                    known is not None
+                    and announced == known[0]
+                    and length == b"%d" % size
+                    and size <= self.buffer_limit
+                    and number.isdigit()
+                    and len(number) < 20
+                    and direction in _DIRECTIONS
+                ):
+                    thread_id = int(number)
+                    if number[0] != 0x30 or thread_id == 0 == len(number) - 1:
+                        self._offset += len(data)
+                        return thread_id, _DIRECTIONS[direction], known[1], buffer
+        return None
+
+    def reply(self, data: bytes, prefix: bytes) -> Optional[bytes]:
+        """Returns the buffer that further bytes bring, if they are one chunk that begins so, and takes them then."""
+        if data.startswith(prefix) and self._head is None and not self._rest and not self._skip and self._long is None:
+            start = len(prefix)
+            end = data.find(b"\0", start)
+            buffer = data[end + 1 :]
+            size = len(buffer)
+            if data[start:end] == b"%d" % size and end > 0 and size <= self.buffer_limit:
+                self._offset += len(data)
+                return buffer
         return None
 
     def feed(self, data: bytes) -> None:
@@ -177,17 +206,44 @@ class Decoder:
     def _keep(self, data: bytes) -> None:
         if self._buffer is None:
             self._buffer = BytesIO()
+        self._buffer.seek(self._kept)
         self._buffer.write(data)
+        self._kept += len(data)
+
+    def space(self) -> memoryview:
+        """Returns where further bytes of the buffer that arrives belong, for `filled`."""
+        kept, buffer = self._kept, self._buffer
+        if buffer is None or buffer.getbuffer().nbytes == kept:
+            # No more than has come already, as the length is only announced. Bytes that no other has are
+            # not copied, neither here nor by `getvalue`.
+            larger = BytesIO(bytes(kept + min(self.wanted, max(_AHEAD, kept))))
+            if buffer is not None and kept:
+                with larger.getbuffer() as view, buffer.getbuffer() as arrived:
+                    view[:kept] = arrived[:kept]
+            buffer = self._buffer = larger
+        return buffer.getbuffer()[kept:]
+
+    def filled(self, size: int) -> None:
+        """Takes bytes that were put where `space` has told."""
+        self._kept += size
+        self._offset += size
+        self.wanted -= size
+        if self.wanted == 0:
+            assert self._head is not None
+            assert self._buffer is not None
+            self.events.append((*self._head, self._buffer.getvalue()))
+            self._head, self._buffer, self._kept = None, None, 0
 
     def _finish_buffer(self, data: bytes) -> bytes:
         assert self._head is not None
         missing, head = self.wanted, self._head
         buffer = data[:missing]
         if self._buffer is not None:
-            self._buffer.write(buffer)
+            self._keep(buffer)
+            self._buffer.truncate(self._kept)
             buffer = self._buffer.getvalue()
         self.events.append((*head, buffer))
-        self._head, self._buffer, self.wanted = None, None, 0
+        self._head, self._buffer, self._kept, self.wanted = None, None, 0, 0
         self._offset += missing
         return data[missing:]
 
@@ -269,6 +325,7 @@ class Decoder:
         text = self._decode(cmd, at)
         if len(self._texts) < _KEPT and len(cmd) < 256:
             self._texts[key] = text
+            self._known[cmd] = (b"%d" % len(cmd), text)
         return text
 
     def _decode(self, cmd: bytes, at: int) -> str:

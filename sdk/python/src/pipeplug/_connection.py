@@ -22,7 +22,8 @@ from ._handlers import CURRENT
 from ._negotiation import Progress
 from ._options import Data, to_bytes
 from ._parts import PartSink, PartSource
-from ._session import Call, Driver, Incoming, Session
+from ._sending import Call, Driver, Incoming
+from ._session import Session
 
 _monotonic = time.monotonic
 ProgressHook = Callable[[Progress], None]
@@ -82,7 +83,9 @@ class Connection:
             if alone is not None:
                 if not alone.done:
                     self._driver.wait_call(alone, None)
-                return alone.result()
+                if alone.error is None:
+                    return alone.reply
+                raise alone.error
         call, deadline = self._open(command, data, timeout, values, progress, "", leads=True)
         try:
             self._driver.wait_call(call, deadline)

@@ -32,7 +32,8 @@ from ._logging import JsonHandler, set_level
 from ._options import Options
 from ._pipe import Pipe
 from ._register import Ends, runs_on_pipes, take_ends
-from ._session import Driver, Session
+from ._sending import Driver
+from ._session import Session
 from ._threads import ThreadDriver
 
 log = logging.getLogger("pipeplug")
@@ -186,7 +187,7 @@ class Guest(Commands):
 
     async def serve_async(self) -> int:
         """Serves the host in the running event loop. Returns the exit status of the process."""
-        from ._aio import serve_guest
+        from ._aio_guest import serve_guest
 
         return await serve_guest(self)
 

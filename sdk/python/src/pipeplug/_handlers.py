@@ -13,7 +13,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Tuple
 
 from ._errors import Failure
 from ._options import to_bytes
-from ._session import Incoming
+from ._sending import Incoming
 
 log = logging.getLogger("pipeplug")
 

@@ -6,7 +6,7 @@ import atexit
 import json
 import time
 import weakref
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Union
 
 from . import _negotiation as nego
 from ._codec import STANDARD
@@ -16,7 +16,7 @@ from ._errors import CallError, CallFailed, CallTimeout, StartError
 from ._handlers import Handlers
 from ._options import Options, to_bytes
 from ._pipe import Pipe
-from ._process import Process, Program
+from ._process import Attached, Place, Process, Program
 from ._session import Session
 from ._threads import ThreadDriver
 
@@ -51,6 +51,11 @@ class Setup:
         """Returns the commands that the plugin may call."""
         self.commands._services.register(self.commands._handlers)
         return self.commands._handlers
+
+    def check_blocking(self) -> None:
+        """Raises an error if a command needs an event loop."""
+        if self.handlers().has_async:
+            raise StartError("a command of the host is a coroutine: start the plugin by AsyncPlugin")
 
     def request(self, session: Session) -> bytes:
         """Returns the buffer of the first request."""
@@ -92,7 +97,7 @@ class Setup:
             self.interface_version = max(common)
         return metadata
 
-    def failure(self, process: Process, error: CallError, seconds: float) -> StartError:
+    def failure(self, process: Union[Process, Attached], error: CallError, seconds: float) -> StartError:
         """Returns the error of a plugin that has not answered."""
         name = process.name
         tail = " | ".join(process.tail()[-5:])
@@ -127,7 +132,9 @@ class Plugin(Connection):
     #: Version of the application's interface that both sides speak; None if one names none.
     interface_version: Optional[int]
 
-    def __init__(self, session: Session, driver: ThreadDriver, process: Process, stop_timeout: float) -> None:
+    def __init__(
+        self, session: Session, driver: ThreadDriver, process: Union[Process, Attached], stop_timeout: float
+    ) -> None:
         super().__init__(session, driver)
         self._process, self.name, self._stop_timeout = process, process.name, stop_timeout
         self.metadata, self.interface_version = {}, None
@@ -169,11 +176,56 @@ class Plugin(Connection):
             log_level=log_level,
             format=format,
         )
-        handlers = setup.handlers()
-        if handlers.has_async:
-            raise StartError("a command of the host is a coroutine: start the plugin by AsyncPlugin")
+        setup.check_blocking()
         process = Process(program, args=args, name=name, stdio=stdio, format=format, env=env, cwd=cwd, on_line=on_line)
-        session = Session(options or Options(), format, is_host=True)
+        return cls._meet(process, setup, timeout, stop_timeout, options)
+
+    @classmethod
+    def attach(
+        cls,
+        place: Place,
+        *,
+        format: str = STANDARD,
+        timeout: float = 10.0,
+        stop_timeout: float = 5.0,
+        config: Any = None,
+        metadata: Optional[Mapping[str, str]] = None,
+        interface_versions: Iterable[int] = (),
+        commands: Optional[Commands] = None,
+        name: Optional[str] = None,
+        log_level: Optional[str] = None,
+        options: Optional[Options] = None,
+    ) -> Plugin:
+        """Connects to a plugin that runs already, as in a debugger: `PLUGIN --pipeplug-listen PATH`.
+
+        `place` is the path of its socket. It may also be a socket that is connected, or a pair of open files or
+        descriptors, to read from and to write to; the caller keeps
+        and closes its own. `stop` tells the plugin to end, `kill` only closes the connection; both
+        return 0, as the exit status is not known.
+        """
+        setup = Setup(
+            config=config,
+            metadata=metadata,
+            interface_versions=interface_versions,
+            commands=commands,
+            log_level=log_level,
+            format=format,
+        )
+        setup.check_blocking()
+        return cls._meet(Attached(place, name), setup, timeout, stop_timeout, options)
+
+    @classmethod
+    def _meet(
+        cls,
+        process: Union[Process, Attached],
+        setup: Setup,
+        timeout: float,
+        stop_timeout: float,
+        options: Optional[Options],
+    ) -> Plugin:
+        """Begins the conversation with a plugin."""
+        handlers = setup.handlers()
+        session = Session(options or Options(), setup.format, is_host=True)
         session.incoming = Request
         driver = ThreadDriver(session, Pipe(process.reader, process.writer), handlers)
         driver.on_end = lambda reason: process.end_text() if reason == "the other side closed the pipe" else reason
@@ -226,6 +278,8 @@ class Plugin(Connection):
                     break
                 time.sleep(0.002)
             driver.pipe.cut_writer()
+            if isinstance(self._process, Attached):
+                driver.done.wait(max(0.0, end - time.monotonic()))
             self._status = self._process.end(max(0.0, end - time.monotonic()))
             driver.dispose()
             _running.discard(self)
@@ -245,12 +299,12 @@ class Plugin(Connection):
     @property
     def pid(self) -> int:
         """Process id of the plugin."""
-        return self._process.popen.pid
+        return self._process.pid
 
     @property
     def status(self) -> Optional[int]:
         """Exit status of the plugin, negative for a signal; None while it runs."""
-        return self._process.popen.poll()
+        return self._process.poll()
 
     def set_log_level(self, level: str) -> bool:
         """Sets the level of the plugin's log: off, error, warn, info, debug or trace.

@@ -16,7 +16,8 @@ from ._handlers import CURRENT, Handler, Handlers, answer_error, check_start, en
 from ._parts import Waitable
 from ._pipe import Pipe
 from ._pool import Pool, Waiter
-from ._session import Call, Incoming, Session
+from ._sending import Call, Incoming
+from ._session import Session
 
 log = logging.getLogger("pipeplug")
 _monotonic = time.monotonic
@@ -58,12 +59,14 @@ class LoopDriver:
 
     def _readable(self) -> None:
         session = self.session
-        data = self.pipe.read(session.decoder.wanted)
-        if data is None:
+        data = self.pipe.read(session.decoder)
+        if data is None and not session.decoder.events:
             return
         broken: Optional[str] = None
         try:
-            if data:
+            if data is None:
+                pass
+            elif data:
                 session.decoder.feed(data)
             else:
                 session.decoder.end()
@@ -76,7 +79,7 @@ class LoopDriver:
             log.exception("the connection ends by a fault of this library")
             broken = "this side failed"
         if broken is not None:
-            self._end(broken, not data and session.decoder.is_between)
+            self._end(broken, data == b"" and session.decoder.is_between)
             return
         if session.out:
             self._flush()

@@ -9,7 +9,7 @@ from ._codec import ONE_WAY
 from ._errors import EnoughParts, PipeplugError, StreamError
 
 if TYPE_CHECKING:
-    from ._session import Session
+    from ._sending import Sending
 
 #: Weight of a part besides its bytes.
 WEIGHT = 64 + len("cmd.part")
@@ -41,7 +41,7 @@ class Waitable:
 class PartSink(Waitable):
     """Parts that this side sends."""
 
-    def __init__(self, session: Session, thread_id: int, direction: int) -> None:
+    def __init__(self, session: Sending, thread_id: int, direction: int) -> None:
         self.session, self.thread_id, self.direction = session, thread_id, direction
         self.sent = self.credited = 0
         self.is_finished = False
@@ -106,7 +106,7 @@ class PartSink(Waitable):
 class PartSource(Waitable):
     """Parts that this side receives."""
 
-    def __init__(self, session: Session, thread_id: int, direction: int, is_eager: bool) -> None:
+    def __init__(self, session: Sending, thread_id: int, direction: int, is_eager: bool) -> None:
         self.session, self.thread_id, self.direction = session, thread_id, direction
         self.parts: Deque[bytes] = deque()
         self.queued = self.taken = self.credit_sent = 0

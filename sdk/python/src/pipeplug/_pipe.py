@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
+import stat
 import struct
 import sys
 import termios
 from typing import TYPE_CHECKING, List, Optional, Union
 
-from ._codec import CLASSIC
+from ._codec import CLASSIC, LARGE, Decoder
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -19,8 +21,6 @@ PIPE_BUF = 4096
 _SET_SIZE, _GET_SIZE = 1031, 1032  # F_SETPIPE_SZ, F_GETPIPE_SZ: fcntl(2) on Linux
 _LARGEST_PIPE = 1 << 20
 _READ = 64 << 10
-#: A buffer of this size stays in the cache of a CPU.
-_READ_LARGE = 256 << 10
 _BATCH = 512 << 10
 
 
@@ -29,22 +29,35 @@ class Pipe:
 
     def __init__(self, reader: int, writer: int) -> None:
         self.reader, self.writer = reader, writer
-        os.set_blocking(reader, False)
+        #: True if a thread may wait in a read: the other direction is another file, and `interrupt` can end the wait.
+        self.may_block = stat.S_ISFIFO(os.fstat(reader).st_mode) and os.path.exists(f"/proc/self/fd/{reader}")
+        os.set_blocking(reader, self.may_block)
         os.set_blocking(writer, False)
+        self._is_socket = stat.S_ISSOCK(os.fstat(writer).st_mode)
         self._capacity: Optional[int] = None
         self._may_grow = sys.platform == "linux"
         #: True if a write of the classic format waits until the pipe is empty, which poll(2) does not tell.
         self.waits_for_empty = False
         self.error: Optional[OSError] = None
 
-    def read(self, wanted: int) -> Optional[bytes]:
-        """Returns bytes, empty at the end of the stream, or None if there are none yet."""
+    def read(self, decoder: Decoder) -> Optional[bytes]:
+        """Returns bytes, empty at the end of the stream, or None if the decoder has them, or there are none yet.
+
+        Comes after a poll, as it may wait for bytes.
+        """
         try:
-            return os.read(self.reader, _READ if wanted < _READ else min(wanted, _READ_LARGE))
+            if decoder.wanted < LARGE:
+                return os.read(self.reader, _READ)
+            with decoder.space() as view:
+                size = os.readv(self.reader, [view])
         except BlockingIOError:
             return None
         except ConnectionResetError:
             return b""
+        if size == 0:
+            return b""
+        decoder.filled(size)
+        return None
 
     def write(self, session: Session) -> bool:
         """Writes what the session has queued, as far as the pipe takes it.
@@ -94,14 +107,39 @@ class Pipe:
         self.waits_for_empty = False
         return True
 
+    def interrupt(self) -> None:
+        """Ends the wait of a read, by a byte that means nothing. The connection has ended."""
+        # This side has no descriptor for the other end of the pipe: it would never see the end of the stream.
+        try:
+            writer = os.open(f"/proc/self/fd/{self.reader}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            # No other process has it open, so the stream has ended, or the descriptor is no pipe any more.
+            return
+        try:
+            os.write(writer, b"\0")
+        except OSError:
+            # It is full: there is something to read.
+            pass
+        finally:
+            os.close(writer)
+
     def cut(self) -> None:
         """Ends the connection, and keeps the numbers of the descriptors, which other threads may use."""
         self._replace(self.reader)
-        self.cut_writer()
+        self._replace(self.writer)
 
     def cut_writer(self) -> None:
         """Ends the direction to the other side."""
-        self._replace(self.writer)
+        if not self._is_socket:
+            self._replace(self.writer)
+            return
+        # Both directions are one socket, of which only this one ends.
+        with socket.socket(fileno=os.dup(self.writer)) as connection:
+            try:
+                connection.shutdown(socket.SHUT_WR)
+            except OSError:
+                # The other side has closed it.
+                pass
 
     @staticmethod
     def _replace(descriptor: int) -> None:

@@ -13,21 +13,54 @@ log = logging.getLogger("pipeplug")
 class Waiter:
     """A thread that sleeps."""
 
-    __slots__ = ("is_woken", "lock", "woken")
+    __slots__ = ("is_woken", "lock", "turns")
 
-    def __init__(self, woken: Optional[Set[Waiter]] = None) -> None:
+    def __init__(self, turns: Optional[Turns] = None) -> None:
         self.lock = threading.Lock()
         self.lock.acquire()
         self.is_woken = False
-        self.woken = woken
+        self.turns = turns
 
     def wake(self) -> None:
         """Wakes it. The caller holds the session's lock."""
         if not self.is_woken:
             self.is_woken = True
-            if self.woken is not None:
-                self.woken.add(self)
-            self.lock.release()
+            if self.turns is None:
+                self.lock.release()
+            else:
+                self.turns.wake(self)
+
+
+class Turns:
+    """Threads that are woken, one after the other: all at once would only wait for the interpreter's lock."""
+
+    __slots__ = ("due", "woken")
+
+    def __init__(self) -> None:
+        #: Those that were woken, and do not run yet.
+        self.woken: Set[Waiter] = set()
+        #: Those whose turn is still to come.
+        self.due: Deque[Waiter] = deque()
+
+    def wake(self, waiter: Waiter) -> None:
+        """Wakes a thread, when those before it run."""
+        if self.woken:
+            self.due.append(waiter)
+        else:
+            waiter.lock.release()
+        self.woken.add(waiter)
+
+    def runs(self, waiter: Waiter) -> None:
+        """Takes a thread out that runs, and wakes the next one."""
+        woken, due = self.woken, self.due
+        if waiter not in woken:
+            return
+        woken.discard(waiter)
+        while due:
+            following = due.popleft()
+            if following in woken:
+                following.lock.release()
+                return
 
 
 class Pool:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections import deque
-from typing import Callable, Deque, List, Mapping, Optional, Sequence, Union
+from typing import Callable, Deque, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
 
 from ._codec import CLASSIC
 from ._errors import StartError
+from ._register import peer_uid
 
 Program = Union[str, "os.PathLike[str]", Sequence[str]]
+
+
+class HasFileno(Protocol):
+    """A file object or socket."""
+
+    def fileno(self) -> int:
+        """Returns its descriptor."""
+        ...
+
+
+End = Union[int, HasFileno]
+#: Where a plugin waits: the path of its socket, a connected socket, or what is read from and what is written to.
+Place = Union[str, "os.PathLike[str]", HasFileno, Tuple[End, End]]
 _LINE_LIMIT = 16 << 10
 _TAIL = 20
 
@@ -116,6 +132,15 @@ class Process:
                 # The plugin must not wait for a reader that has failed.
                 print(f"{self.name}: on_line failed: {error!r}", file=sys.stderr, flush=True)
 
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self.popen.pid
+
+    def poll(self) -> Optional[int]:
+        """Returns the status, negative for a signal; None while it runs."""
+        return self.popen.poll()
+
     def tail(self) -> List[str]:
         """Returns the last lines of its standard error."""
         return list(self._tail)
@@ -155,6 +180,70 @@ class Process:
             status = self.wait()
         assert status is not None
         return status
+
+
+class Attached:
+    """A plugin that some other process has started: this side has the connection only."""
+
+    def __init__(self, place: Place, name: Optional[str]) -> None:
+        if isinstance(place, (str, os.PathLike)):
+            path = os.fspath(place)
+            self.name = name or os.path.basename(path)
+            connection = _connect(path, self.name)
+            self.reader = connection.detach()
+            # A number of its own, as poll(2) takes each once.
+            self.writer = fcntl.fcntl(self.reader, fcntl.F_DUPFD_CLOEXEC, 3)
+            return
+        self.name = name or "plugin"
+        pair = place if isinstance(place, tuple) else (place, place)
+        reader, writer = (it if isinstance(it, int) else it.fileno() for it in pair)
+        # Of its own, so that the caller may close what it has given.
+        self.reader = fcntl.fcntl(reader, fcntl.F_DUPFD_CLOEXEC, 3)
+        self.writer = fcntl.fcntl(writer, fcntl.F_DUPFD_CLOEXEC, 3)
+
+    def tail(self) -> List[str]:
+        """Returns nothing: its standard error is not this side's."""
+        return []
+
+    def end_text(self) -> str:
+        """Says how it ended, in words."""
+        return f"{self.name} has closed the connection"
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Leaves the process alone, which belongs to another."""
+
+    def wait(self, timeout: Optional[float] = None) -> Optional[int]:
+        """Returns nothing at once: the status is not known."""
+        return None
+
+    def end(self, grace: float) -> int:
+        """Waits for nothing, as the status is its parent's."""
+        return 0
+
+    @property
+    def pid(self) -> int:
+        """0, as the process is not this side's."""
+        return 0
+
+    def poll(self) -> Optional[int]:
+        """Returns nothing: the status is not known."""
+        return None
+
+
+def _connect(path: str, name: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        raise StartError(
+            f'no plugin waits at "{path}": {error.strerror or error}; start it with --pipeplug-listen {path}'
+        ) from error
+    uid = peer_uid(connection)
+    if uid is not None and uid != os.geteuid():
+        connection.close()
+        raise StartError(f'plugin "{name}" at "{path}" runs as user {uid}: it has to be of user {os.geteuid()}')
+    return connection
 
 
 def status_text(status: int) -> str:

@@ -148,7 +148,7 @@ def _listen(path: str, name: str) -> int:
         print(f"{name} waits for a host at {path}", file=sys.stderr, flush=True)
         while True:
             connection, _ = listener.accept()
-            uid = _peer_uid(connection)
+            uid = peer_uid(connection)
             if uid is None or uid == os.geteuid():
                 return connection.detach()
             print(
@@ -190,7 +190,8 @@ def _remove_stale(path: str) -> None:
     raise RegisterError(f"cannot wait for a host at {path!r}: another process listens there; give another path", _USAGE)
 
 
-def _peer_uid(connection: socket.socket) -> Optional[int]:
+def peer_uid(connection: socket.socket) -> Optional[int]:
+    """Returns the user at the other end of a socket; None if the system cannot tell."""
     option: Optional[int] = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return None
