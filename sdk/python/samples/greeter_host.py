@@ -7,7 +7,7 @@ greeter_host.py NAME [PLUGIN]
 import sys
 from pathlib import Path
 
-from greeter import Greeter, UnknownLanguage
+from greeter import Greeter, GreetErrorUnknownLanguage
 
 from pipeplug import Plugin
 
@@ -22,5 +22,5 @@ with Plugin.start(path) as plugin:
     # The plugin's own errors have their type here.
     try:
         print(greeter.greet(name, "tlh"))
-    except UnknownLanguage as error:
+    except GreetErrorUnknownLanguage as error:
         print(f"not in {error.language}")
