@@ -67,6 +67,19 @@ only_standard() {
 check "only the standard library" only_standard
 check "go test -race" go test -race -count=1 ./...
 
+# Code that `pipeplug bindings` writes, in a module of its own.
+generated() {
+    mkdir "$work/bindings" && cd "$work/bindings" || return 1
+    shapes=$root/crates/pipeplug/tests/cli/bindings/shapes.json
+    "$pipeplug" bindings --lang go "$shapes" --service plain --out ./ || return 1
+    printf 'module example.com/bindings\n\ngo 1.19\n\nrequire %s v0.0.0\n\nreplace %s => %s\n' \
+        github.com/pipeplug/pipeplug/sdk/go github.com/pipeplug/pipeplug/sdk/go "$sdk" >go.mod
+    unformatted=$(gofmt -l .)
+    echo "$unformatted"
+    [ -z "$unformatted" ] && go vet ./...
+}
+(check "generated code" generated) || exit 1
+
 # Programs of the checks.
 mkdir "$work/bin"
 build() {

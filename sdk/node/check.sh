@@ -53,6 +53,14 @@ fi
 step "types, and the samples" sh -c "cat '$work/log'; exit $built"
 cd "$work/sdk/node" || exit 1
 
+shapes=$repository/crates/pipeplug/tests/cli/bindings/shapes.json
+generated() { # code of a description with all shapes of types
+    # In the copy, where the package is found by its own name.
+    "$pipeplug" bindings --lang typescript "$shapes" --out test/package/ &&
+        npx --no-install tsc --noEmit --strict --module Node16 --target ES2022 --types node test/package/shapes.ts test/package/plain.ts
+}
+step "generated code, all shapes" generated
+rm -f test/package/shapes.ts test/package/plain.ts
 step "lint" npx --no-install biome check .
 step "tests" timeout 200 node --test test/vectors.test.mjs test/plugin.test.mjs test/attacks.test.mjs
 

@@ -59,6 +59,12 @@ step "ruff format" "$tools/bin/python" -m ruff format --no-cache --check .
 step "mypy --strict" "$tools/bin/python" -m mypy --strict --cache-dir "$scratch/mypy" src
 step "mypy --strict, tests" env MYPYPATH=src:tests:samples "$tools/bin/python" -m mypy --strict \
     --cache-dir "$scratch/mypy" tests/test_*.py tests/soak.py tests/plugin*.py
+generated() { # code of a description with all shapes of types
+    "$PIPEPLUG" bindings --lang python "$root/crates/pipeplug/tests/cli/bindings/shapes.json" --out "$scratch/bindings/" &&
+        "$tools/bin/python" -m ruff check --no-cache --config pyproject.toml "$scratch/bindings" &&
+        MYPYPATH=src "$tools/bin/python" -m mypy --strict --cache-dir "$scratch/mypy" "$scratch/bindings/shapes.py" "$scratch/bindings/plain.py"
+}
+step "generated code, all shapes" generated
 step "mypy --strict, samples" env MYPYPATH=src:samples "$tools/bin/python" -m mypy --strict \
     --cache-dir "$scratch/mypy" samples/*.py
 
@@ -106,6 +112,8 @@ if [ -x "$beside/greeter-plugin" ]; then
         '$PIPEPLUG' inspect --sandbox none --schema samples/greeter_plugin.py >'$scratch/here.json' &&
         '$PIPEPLUG' diff '$scratch/rust.json' '$scratch/here.json' | grep -x 'No differences.'"
 fi
+step "greeter.py is current" sh -c "'$PIPEPLUG' inspect --sandbox none --schema samples/greeter_plugin.py >'$scratch/greeter.json' &&
+    '$PIPEPLUG' bindings --lang python '$scratch/greeter.json' --check samples/greeter.py"
 step "soak" python tests/soak.py "$PIPEPLUG"
 sed 's/^/      /' "$scratch/log"
 echo "all is well"

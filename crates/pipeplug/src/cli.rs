@@ -15,8 +15,8 @@ use pipeplug_host::discovery;
 use crate::args::calls;
 use crate::args::config_file::Taken;
 use crate::commands::{
-    add, bench, chunk, conform, dev, diff, doctor, generate, inspect, list, new, pack, pin, replay,
-    rm, run, shell, trace,
+    add, bench, bindings, chunk, conform, dev, diff, doctor, generate, inspect, list, new, pack,
+    pin, replay, rm, run, shell, trace,
 };
 use crate::exit::CommandError;
 use crate::output::logging;
@@ -62,6 +62,7 @@ enum Command {
     List(list::ListArgs),
     Inspect(inspect::InspectArgs),
     Diff(diff::DiffArgs),
+    Bindings(bindings::BindingsArgs),
     Bench(bench::BenchArgs),
     Chunk(chunk::ChunkArgs),
     Doctor(doctor::DoctorArgs),
@@ -157,6 +158,7 @@ pub(crate) fn main() -> ExitCode {
         Command::List(args) => list::run(args, &globals),
         Command::Inspect(args) => inspect::run(args, &globals),
         Command::Diff(args) => diff::run(args, &globals),
+        Command::Bindings(args) => bindings::run(args, &globals),
         Command::Bench(args) => bench::run(args, &globals),
         Command::Chunk(args) => chunk::run(args, &globals),
         Command::Doctor(args) => doctor::run(args, &globals),

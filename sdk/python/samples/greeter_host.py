@@ -7,7 +7,7 @@ greeter_host.py [--stdio] [--classic] [PLUGIN] NAME
 import argparse
 from pathlib import Path
 
-from greeter import Greeter, UnknownLanguage
+from greeter import Greeter, GreetErrorUnknownLanguage
 
 from pipeplug import Plugin
 
@@ -24,5 +24,5 @@ with Plugin.start(options.plugin, stdio=options.stdio, format="classic" if optio
     # The plugin's own errors have their type here.
     try:
         print(greeter.greet(options.name, "tlh"))
-    except UnknownLanguage as error:
+    except GreetErrorUnknownLanguage as error:
         print(f"not in {error.language}")

@@ -3,7 +3,7 @@
 
 from typing import List
 
-from greeter import Greeter, UnknownLanguage
+from greeter import Greeter, GreetErrorUnknownLanguage
 
 from pipeplug import Guest
 
@@ -13,7 +13,8 @@ GREETINGS = {"de": "guten Tag", "en": "hello", "fr": "bonjour"}
 class Greetings(Greeter):
     def greet(self, name: str, language: str = "en") -> str:
         if language not in GREETINGS:
-            raise UnknownLanguage(language)
+            message = f'no greeting in the language "{language}" is known'
+            raise GreetErrorUnknownLanguage(language).with_message(message)
         return f"{GREETINGS[language]}, {name}"
 
     def languages(self) -> List[str]:

@@ -89,7 +89,7 @@ pub(crate) fn run(args: &DiffArgs, globals: &Globals) -> ExitReason {
 fn attempt(args: &DiffArgs, globals: &Globals) -> Result<ExitReason, CommandError> {
     let shutdown = Shutdown::default();
     shutdown.on_signals(|_| {}).map_err(|error| CommandError::new(ExitReason::Failed, error))?;
-    let read = |source: &OsStr| description_of(source, args, globals, &shutdown);
+    let read = |source: &OsStr| description_of(source, &args.describe, globals, &shutdown);
     let (old, new) = match (&args.locked, &args.new) {
         (Some(lock_file), _) => (pinned(lock_file, &args.old)?, read(&args.old)?),
         (None, new) => (read(&args.old)?, read(new.as_deref().unwrap_or_default())?),
@@ -107,9 +107,15 @@ fn attempt(args: &DiffArgs, globals: &Globals) -> Result<ExitReason, CommandErro
 }
 
 /// Reads the description in a file, or asks a plugin for it.
-fn description_of(
+///
+/// # Errors
+/// There is no such plugin, or it has no typed services.
+///
+/// # Blocking
+/// Until the plugin has ended.
+pub(crate) fn description_of(
     source: &OsStr,
-    args: &DiffArgs,
+    options: &DescribeArgs,
     globals: &Globals,
     shutdown: &Shutdown,
 ) -> Result<Description, CommandError> {
@@ -124,7 +130,7 @@ fn description_of(
             CommandError::message(ExitReason::Usage, message)
         });
     }
-    let described = describe::of_plugin(source, &args.describe, globals, shutdown);
+    let described = describe::of_plugin(source, options, globals, shutdown);
     // Status 1 says that something breaks.
     let described = described.map_err(|failure| match failure.reason {
         ExitReason::Failed => CommandError { reason: ExitReason::NotStarted, ..failure },

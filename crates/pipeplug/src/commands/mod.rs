@@ -2,6 +2,7 @@
 
 pub(crate) mod add;
 pub(crate) mod bench;
+pub(crate) mod bindings;
 pub(crate) mod chunk;
 pub(crate) mod conform;
 pub(crate) mod dev;

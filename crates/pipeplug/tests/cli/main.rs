@@ -4,6 +4,7 @@
 
 mod add;
 mod bench;
+mod bindings;
 mod chunk;
 mod common;
 mod complete;

@@ -15,7 +15,9 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     Optional,
+    Sequence,
     Type,
     TypeVar,
     get_args,
@@ -40,9 +42,14 @@ class Method:
     """A method of a service: its types, and how it is called."""
 
     def __init__(self, service: str, name: str, function: Callable[..., Any]) -> None:
-        self.name, self.function = name, function
-        self.command = f"{service}.{name}"
         marks: Dict[str, Any] = getattr(function, "__pipeplug__", {})
+        #: Its name in Python, and the one that callers use.
+        self.attribute, self.name = name, marks.get("name") or name
+        self.function = function
+        self.command = f"{service}.{self.name}"
+        #: Names of arguments in JSON, where they differ, and those that are left out while they are None.
+        self.json_names: Mapping[str, str] = marks.get("arguments") or {}
+        self.omitted: Sequence[str] = marks.get("omit") or ()
         self.error: Optional[Type[MethodError]] = marks.get("error")
         self.one_way: bool = marks.get("one_way", False)
         self.idempotent: bool = marks.get("idempotent", False)
@@ -81,11 +88,11 @@ class Method:
             if is_set:
                 found[key] = True
         if self.arguments:
-            properties = {name: schema(kind, defs) for name, kind in self.arguments.items()}
+            properties = {self.json_name(name): schema(kind, defs) for name, kind in self.arguments.items()}
             for name, default in self.defaults.items():
-                properties[name]["default"] = to_json(default)
+                properties[self.json_name(name)]["default"] = to_json(default)
             arguments: Dict[str, Any] = {"properties": properties, "type": "object"}
-            required = [name for name in self.arguments if name not in self.defaults]
+            required = [self.json_name(name) for name in self.arguments if name not in self.defaults]
             if required:
                 arguments["required"] = required
             found["arguments"] = arguments
@@ -98,6 +105,10 @@ class Method:
         if self.error is not None:
             found["error"] = schema(self.error, defs)
         return found
+
+    def json_name(self, parameter: str) -> str:
+        """Returns the name that an argument has in JSON."""
+        return self.json_names.get(parameter, parameter)
 
     # Of the side that serves.
 
@@ -113,11 +124,12 @@ class Method:
             raise Failure("invalid_argument", "the arguments are no JSON object")
         arguments = {}
         for name, kind in self.arguments.items():
-            if name in found:
-                arguments[name] = self._fit(kind, found[name], name)
+            json_name = self.json_name(name)
+            if json_name in found:
+                arguments[name] = self._fit(kind, found[json_name], json_name)
             elif name not in self.defaults:
-                message = f"the argument `{name}` is missing"
-                raise Failure("invalid_argument", message, {"field": name})
+                message = f"the argument `{json_name}` is missing"
+                raise Failure("invalid_argument", message, {"field": json_name})
         return arguments
 
     def item(self, data: bytes) -> Any:
@@ -163,7 +175,11 @@ class Method:
         missing = [it for it in self.arguments if it not in given and it not in self.defaults]
         if missing:
             raise TypeError(f"{self.name}() needs the argument {missing[0]!r}")
-        return nego.compact(to_json(given)) if given else b"", items
+        for name in self.omitted:
+            if given.get(name, 0) is None:
+                del given[name]
+        sent = {self.json_name(name): to_json(value) for name, value in given.items()}
+        return nego.compact(sent) if sent else b"", items
 
     def result_of(self, data: bytes) -> Any:
         """Returns the result that a reply holds."""
@@ -195,8 +211,11 @@ class Method:
 class Interface:
     """What `@service` has made of a class."""
 
-    def __init__(self, kind: Type[Any], name: str, version: int, oldest: int) -> None:
+    def __init__(
+        self, kind: Type[Any], name: str, version: int, oldest: int, description: Optional[Mapping[str, Any]] = None
+    ) -> None:
         self.name, self.version, self.oldest = name, version, oldest
+        self._description = description
         self.docs = docs_of(kind)
         self.methods = [
             Method(name, method, function)
@@ -206,6 +225,8 @@ class Interface:
 
     def describe(self) -> Dict[str, Any]:
         """Returns its description, as `GetServices` answers it."""
+        if self._description is not None:
+            return dict(self._description)
         defs: Dict[str, Any] = {}
         found: Dict[str, Any] = {"name": self.name, "version": self.version, "oldest": self.oldest}
         if self.docs:
@@ -240,33 +261,53 @@ class Interface:
         raise Unsupported(self.name, f"the other side does not have this service; {has}")
 
 
-def service(*, version: int, oldest: Optional[int] = None, name: Optional[str] = None) -> Callable[[Type[T]], Type[T]]:
+def service(
+    *,
+    version: int,
+    oldest: Optional[int] = None,
+    name: Optional[str] = None,
+    description: Optional[Mapping[str, Any]] = None,
+) -> Callable[[Type[T]], Type[T]]:
     """Makes a class the interface of a service: its methods are commands, their types the schema.
 
     A subclass implements it, and is served by `Guest.service`; `client` gives an object that calls it. Types are those
     of JSON, dataclasses, TypedDicts and enums. A parameter or result `Iterator[T]` is a stream of items.
+    `pipeplug bindings` writes such classes; `description` is then what others see in place of the types.
     """
 
     def decorate(kind: Type[T]) -> Type[T]:
         snake = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()
         if not re.fullmatch("[a-z][a-z0-9_]*", snake):
             raise ValueError(f"{snake!r} is no name of a service: a-z, 0-9 and _, a letter first")
-        kind.__pipeplug_interface__ = Interface(kind, snake, version, oldest or version)  # type: ignore[attr-defined]
+        kind.__pipeplug_interface__ = Interface(kind, snake, version, oldest or version, description)  # type: ignore[attr-defined]
         return kind
 
     return decorate
 
 
 def method(
-    *, error: Optional[Type[MethodError]] = None, one_way: bool = False, idempotent: bool = False
+    *,
+    error: Optional[Type[MethodError]] = None,
+    one_way: bool = False,
+    idempotent: bool = False,
+    name: Optional[str] = None,
+    arguments: Optional[Mapping[str, str]] = None,
+    omit: Sequence[str] = (),
 ) -> Callable[[F], F]:
-    """Says of a method of a service which error it has, that it is one-way, or may be called twice."""
+    """Says of a method of a service which error it has, that it is one-way, or may be called twice.
+
+    `name` and `arguments` are the names in JSON where Python has others. Parameters in `omit` are not sent while they
+    are None.
+    """
 
     def decorate(function: F) -> F:
         function.__pipeplug__ = {  # type: ignore[attr-defined]
             "error": error,
             "one_way": one_way,
             "idempotent": idempotent,
+            "name": name,
+            "arguments": arguments,
+            "omit": omit,
         }
         return function
 
@@ -292,7 +333,7 @@ class ServiceSet:
         interface = interface_of(type(implementation))
         self._interfaces.append(interface)
         for it in interface.methods:
-            function = getattr(implementation, it.name)
+            function = getattr(implementation, it.attribute)
             is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
             if is_async:
                 handlers.add(it.command, _serve_async(it, function), True)
@@ -365,7 +406,7 @@ def _client(kind: Type[T], connection: Any, make: Callable[[Method, Any], Any]) 
     metadata = getattr(connection, "metadata", None)
     if metadata is not None:
         interface.check(metadata.get("pipeplug.services", ""))
-    methods: Dict[str, Any] = {it.name: make(it, connection) for it in interface.methods}
+    methods: Dict[str, Any] = {it.attribute: make(it, connection) for it in interface.methods}
     methods["__init__"] = lambda self: None
     made: T = type(f"{kind.__name__}Client", (kind,), methods)()
     return made

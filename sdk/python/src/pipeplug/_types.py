@@ -17,6 +17,7 @@ from typing import (
     Optional,
     Tuple,
     Type,
+    TypeVar,
     Union,
     get_args,
     get_origin,
@@ -31,6 +32,8 @@ try:
 except ImportError:
     pass
 
+ErrorT = TypeVar("ErrorT", bound="MethodError")
+
 _LISTS = (list, abc.Sequence, abc.Iterable, abc.Collection, set, frozenset)
 _MAPS = (dict, abc.Mapping, abc.MutableMapping)
 STREAMS = (abc.Iterator, abc.AsyncIterator)
@@ -42,6 +45,11 @@ class MethodError(Exception):
     A class of them is a dataclass with fields. Or it has subclasses, of which each is a case: its JSON is
     `{"NameOfTheCase": {fields}}`, or `"NameOfTheCase"` without fields.
     """
+
+    def with_message(self: ErrorT, message: str) -> ErrorT:
+        """Sets the text that the caller reads besides the data, and returns the error."""
+        self.args = (message,)
+        return self
 
 
 class Misfit(Exception):
@@ -84,15 +92,16 @@ def to_json(value: Any) -> Any:
     if value is None or (isinstance(value, (str, bool, int, float)) and not isinstance(value, enum.Enum)):
         return value
     if isinstance(value, MethodError):
-        fields: Dict[str, Any] = _fields_of(value) if dataclasses.is_dataclass(value) else {}
+        fields: Any = _body_of(value) if dataclasses.is_dataclass(value) else {}
         if type(value).__bases__[0] is MethodError:
             return fields
-        name = type(value).__name__
-        return {name: fields} if fields else name
+        name = case_of(type(value)) or type(value).__name__
+        return name if fields == {} and not _is_value(type(value)) else {name: fields}
     if isinstance(value, enum.Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _fields_of(value)
+        case = case_of(type(value))
+        return _body_of(value) if case is None else {case: _body_of(value)}
     if isinstance(value, abc.Mapping):
         return {str(key): to_json(it) for key, it in value.items()}
     if isinstance(value, (bytes, bytearray)):
@@ -102,8 +111,30 @@ def to_json(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is nothing that JSON can hold")
 
 
+# Generated dataclasses say here what their names cannot: `json` is the name of a field in JSON, `omit` leaves it out
+# while it is None, and `tag` marks the field that tells the variants of a union apart.
 def _fields_of(value: Any) -> Dict[str, Any]:
-    return {it.name: to_json(getattr(value, it.name)) for it in dataclasses.fields(value)}
+    values = ((it.metadata, it.name, getattr(value, it.name)) for it in dataclasses.fields(value))
+    return {
+        notes.get("json", name): to_json(inner)
+        for notes, name, inner in values
+        if not (inner is None and notes.get("omit"))
+    }
+
+
+def case_of(kind: Type[Any]) -> Optional[str]:
+    """Returns the key that a generated class is wrapped in, as `{"Circle": {fields}}`."""
+    case: Optional[str] = kind.__dict__.get("__pipeplug_case__")
+    return case
+
+
+def _is_value(kind: Type[Any]) -> bool:
+    """Tells whether the JSON of a generated class is that of its field `value`."""
+    return "__pipeplug_value__" in kind.__dict__
+
+
+def _body_of(value: Any) -> Any:
+    return to_json(value.value) if _is_value(type(value)) else _fields_of(value)
 
 
 def from_json(kind: Any, value: Any, path: str = "") -> Any:
@@ -151,15 +182,26 @@ def from_json(kind: Any, value: Any, path: str = "") -> Any:
     if isinstance(kind, type) and issubclass(kind, MethodError):
         return _error(kind, value, path)
     if is_typed_dict(kind) or dataclasses.is_dataclass(kind):
-        _check(isinstance(value, dict), None, path, "an object", value)
-        fields = {}
-        for name, inner, _, required in _fields(kind):
-            if name in value:
-                fields[name] = from_json(inner, value[name], _join(path, name))
-            elif required:
-                raise Misfit(_join(path, name), "there", None)
-        return kind(**fields)
+        case = case_of(kind)
+        if case is not None:
+            fits = isinstance(value, dict) and list(value) == [case]
+            _check(fits, None, path, f"an object with {case!r}", value)
+            value, path = value[case], _join(path, case)
+        return kind(**_arguments_of(kind, value, path))
     raise TypeError(f"{kind!r} is no type of a service")
+
+
+def _arguments_of(kind: Any, value: Any, path: str) -> Dict[str, Any]:
+    if _is_value(kind):
+        return {"value": from_json(get_type_hints(kind, include_extras=True)["value"], value, path)}
+    _check(isinstance(value, dict), None, path, "an object", value)
+    fields = {}
+    for name, inner, _, required, json_name in _fields(kind):
+        if json_name in value:
+            fields[name] = from_json(inner, value[json_name], _join(path, json_name))
+        elif required:
+            raise Misfit(_join(path, json_name), "there", None)
+    return fields
 
 
 def _check(fits: bool, result: Any, path: str, expected: str, found: object) -> Any:
@@ -204,33 +246,31 @@ def _error(kind: Type[Any], value: Any, path: str) -> Any:
     else:
         name, fields = value, {}
     for case in known:
-        if case.__name__ == name:
+        if (case_of(case) or case.__name__) == name:
             return case(**_error_fields(case, fields, _join(path, name)))
     raise Misfit(path, "one of " + ", ".join(it.__name__ for it in known), value)
 
 
 def _error_fields(kind: Type[Any], value: Any, path: str) -> Dict[str, Any]:
+    if dataclasses.is_dataclass(kind):
+        return _arguments_of(kind, value, path)
     _check(isinstance(value, dict), None, path, "an object", value)
-    if not dataclasses.is_dataclass(kind):
-        return {}
-    return {
-        name: from_json(inner, value.get(name), _join(path, name))
-        for name, inner, _, required in _fields(kind)
-        if name in value or required
-    }
+    return {}
 
 
-def _fields(kind: Any) -> Iterator[Tuple[str, Any, Any, bool]]:
-    """Returns name, type, default and need of each field."""
+def _fields(kind: Any) -> Iterator[Tuple[str, Any, Any, bool, str]]:
+    """Returns name, type, default, need and name in JSON of each field."""
     hints = get_type_hints(kind, include_extras=True)
     if is_typed_dict(kind):
         for name, inner in hints.items():
-            yield name, inner, None, name in kind.__required_keys__
+            yield name, inner, None, name in kind.__required_keys__, name
         return
     for field in dataclasses.fields(kind):
         has_default = field.default is not dataclasses.MISSING
         is_required = not has_default and field.default_factory is dataclasses.MISSING
-        yield field.name, hints[field.name], field.default if has_default else None, is_required
+        is_required = is_required or bool(field.metadata.get("tag"))
+        name = field.metadata.get("json", field.name)
+        yield field.name, hints[field.name], field.default if has_default else None, is_required, name
 
 
 def schema(kind: Any, defs: Dict[str, Any]) -> Dict[str, Any]:
@@ -322,7 +362,7 @@ def _case(case: Type[Any], defs: Dict[str, Any]) -> Dict[str, Any]:
 def _object(kind: Any, defs: Dict[str, Any]) -> Dict[str, Any]:
     properties: Dict[str, Any] = {}
     required = []
-    for name, inner, default, is_required in _fields(kind):
+    for _, inner, default, is_required, name in _fields(kind):
         properties[name] = schema(inner, defs)
         if is_required:
             required.append(name)

@@ -1,0 +1,135 @@
+//! Values of what is left out.
+
+use serde_json::Value;
+
+use super::super::model::{Body, Field, Named, Type, VariantKind};
+use super::super::names::{Scope, quoted, snake, upper};
+use super::{Python, WORDS, literal, plain};
+
+impl Python<'_> {
+    /// Type and default of what can be left out.
+    pub(super) fn optional(
+        &self,
+        field: &Field,
+        kind: String,
+        notes: &mut Vec<String>,
+    ) -> Result<(String, Option<String>), String> {
+        if field.required {
+            return Ok((kind, None));
+        }
+        let takes_null = matches!(
+            self.service.resolved(&field.kind),
+            Type::Nullable(_) | Type::Any | Type::Null
+        );
+        match field.default.as_ref().filter(|default| !default.is_null()) {
+            Some(default) => {
+                let value = self.default(&field.kind, default);
+                let value = value
+                    .ok_or_else(|| format!("the default {default}, which does not fit its type"))?;
+                Ok((kind, Some(value)))
+            }
+            None if takes_null => Ok((kind, Some("None".into()))),
+            None => {
+                notes.push("\"omit\": True".into());
+                Ok((format!("Optional[{kind}]"), Some("None".into())))
+            }
+        }
+    }
+
+    /// Expression of a default. `None` if the value does not fit the type.
+    pub(super) fn default(&self, kind: &Type, value: &Value) -> Option<String> {
+        let all = |values: &[Value], kind: &Type| -> Option<Vec<String>> {
+            values.iter().map(|value| self.default(kind, value)).collect()
+        };
+        match (self.service.resolved(kind), value) {
+            (Type::Nullable(_) | Type::Null | Type::Any, Value::Null) => Some("None".into()),
+            (Type::Nullable(inner), value) => self.default(inner, value),
+            (Type::Any, value) => Some(plain(value)),
+            (Type::Bool, Value::Bool(_)) | (Type::String, Value::String(_)) => Some(literal(value)),
+            (Type::Integer(_), Value::Number(number)) if !number.is_f64() => Some(literal(value)),
+            (Type::Float, Value::Number(_)) => Some(literal(value)),
+            (Type::Constants(values), value) if values.contains(value) => Some(literal(value)),
+            (Type::List(item), Value::Array(values)) => {
+                Some(format!("[{}]", all(values, item)?.join(", ")))
+            }
+            (Type::Tuple(kinds), Value::Array(values)) if kinds.len() == values.len() => {
+                let items: Option<Vec<_>> = kinds
+                    .iter()
+                    .zip(values)
+                    .map(|(kind, value)| self.default(kind, value))
+                    .collect();
+                Some(format!("({},)", items?.join(", ")))
+            }
+            (Type::Map(inner), Value::Object(values)) => {
+                let entries: Option<Vec<_>> = values
+                    .iter()
+                    .map(|(key, value)| {
+                        Some(format!("{}: {}", quoted(key), self.default(inner, value)?))
+                    })
+                    .collect();
+                Some(format!("{{{}}}", entries?.join(", ")))
+            }
+            (Type::Named(index), value) => self.default_of(&self.service.types[*index], value),
+            _ => None,
+        }
+    }
+
+    pub(super) fn default_of(&self, named: &Named, value: &Value) -> Option<String> {
+        match &named.body {
+            Body::Enum(values) => {
+                let mut scope = Scope::default();
+                let names: Vec<_> =
+                    values.iter().map(|(it, _)| (scope.take(&upper(it)), it)).collect();
+                let (name, _) = names.into_iter().find(|(_, it)| value == it.as_str())?;
+                Some(format!("{}.{name}", named.name))
+            }
+            Body::Struct(fields) => self.call(&named.name, fields, value.as_object()?),
+            Body::Union(variants) => {
+                variants.iter().find_map(|variant| match (&variant.kind, value) {
+                    (VariantKind::Constant(constant), value) if constant == value => {
+                        Some(literal(value))
+                    }
+                    (VariantKind::Tagged(tag, Type::Named(index)), Value::Object(object))
+                        if object.len() == 1 && self.owned.contains(index) =>
+                    {
+                        self.default_of(&self.service.types[*index], object.get(tag)?)
+                    }
+                    (
+                        VariantKind::Internal(property, tag, Type::Named(index)),
+                        Value::Object(object),
+                    ) if object.get(property)? == tag.as_str() => {
+                        let mut object = object.clone();
+                        object.remove(property);
+                        self.default_of(&self.service.types[*index], &Value::Object(object))
+                    }
+                    (VariantKind::Other(kind), value) => self.default(kind, value),
+                    _ => None,
+                })
+            }
+            Body::Alias(kind) => self.default(kind, value),
+        }
+    }
+
+    pub(super) fn call(
+        &self,
+        name: &str,
+        fields: &[Field],
+        object: &serde_json::Map<String, Value>,
+    ) -> Option<String> {
+        let mut scope = Scope::without(WORDS);
+        let mut arguments = Vec::new();
+        let mut ordered: Vec<_> = fields.iter().collect();
+        ordered.sort_by_key(|field| !field.required);
+        for field in ordered {
+            let own = scope.take(&snake(&field.name));
+            match object.get(&field.name) {
+                Some(value) => {
+                    arguments.push(format!("{own}={}", self.default(&field.kind, value)?))
+                }
+                None if field.required => return None,
+                None => {}
+            }
+        }
+        Some(format!("{name}({})", arguments.join(", ")))
+    }
+}

@@ -1,0 +1,428 @@
+//! `pipeplug bindings`: code for other languages. The checks of sdk/python, sdk/node and sdk/go run their
+//! type checkers over what it writes for `bindings/shapes.json`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pipeplug_service::{Client as _, Interface, StreamIn, StreamOut, data, service};
+use serde_json::{Value, json};
+
+use crate::common::Place;
+
+/// All shapes of types: */ """ ''' \ </script> `${x}` "quoted".
+///
+/// A second line,\u{2028}and what ends lines elsewhere.
+#[service(version = 3, oldest = 2)]
+#[expect(dead_code, reason = "only its description is used")]
+trait Shapes {
+    /// Gives back its argument. */ """
+    fn same(&self, value: Everything) -> Result<Everything, ShapeError>;
+    /// Has words of the languages as its name and arguments.
+    fn class(
+        &self,
+        from: String,
+        #[serde(default, rename = "import")] others: Vec<String>,
+        r#type: Option<u8>,
+    ) -> Option<Shape>;
+    fn nothing(&self);
+    #[one_way]
+    fn tell(&self, tree: Tree);
+    #[one_way]
+    fn log(&self, lines: StreamIn<String>);
+    /// Takes items and gives items.
+    fn both(&self, prefix: String, lines: StreamIn<Tree>) -> StreamOut<Shape>;
+    fn count(&self, lines: StreamIn<String>) -> u64;
+    fn words(&self, #[serde(default = "three")] most: u32) -> StreamOut<String>;
+    #[idempotent]
+    fn fails(&self) -> Result<(), PlainError>;
+}
+
+/// Shapes that Go has, too. */ """
+#[service(version = 1)]
+#[expect(dead_code, reason = "only its description is used")]
+trait Plain {
+    /// Gives back its argument. */ """
+    fn same(&self, value: Common) -> Result<Common, ShapeError>;
+    fn r#type(
+        &self,
+        range: String,
+        #[serde(default)] r#func: Vec<String>,
+        map: Option<u8>,
+    ) -> Vec<String>;
+    fn nothing(&self);
+    #[one_way]
+    fn tell(&self, tree: Tree);
+    fn both(&self, prefix: String, lines: StreamIn<Tree>) -> StreamOut<Mood>;
+    fn count(&self, lines: StreamIn<String>) -> u64;
+    fn words(&self, #[serde(default = "three")] most: u32) -> StreamOut<String>;
+    #[idempotent]
+    fn fails(&self) -> Result<(), ShapeError>;
+}
+
+/// Shapes that Go has. \ `x`
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+struct Common {
+    /// Bounds. */ """ \
+    byte: u8,
+    bytes: Vec<u8>,
+    large: i64,
+    text: Option<String>,
+    #[serde(default = "three")]
+    most: u32,
+    #[serde(rename = "odd-name (x)")]
+    odd: u8,
+    mood: Mood,
+    documented: Documented,
+    tagged: Vec<Tagged>,
+    content: Content,
+    map: BTreeMap<String, Mood>,
+    tree: Tree,
+    any: Value,
+    empty: Empty,
+    newtype: Newtype,
+    #[serde(flatten)]
+    flat: Flat,
+}
+
+fn three() -> u32 {
+    3
+}
+
+/// Every shape.
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+struct Everything {
+    /// Bounds. */ """ \
+    byte: u8,
+    large: i64,
+    number: f64,
+    letter: char,
+    yes: bool,
+    text: Option<String>,
+    #[serde(default = "three")]
+    most: u32,
+    #[serde(default)]
+    tags: Vec<String>,
+    #[serde(rename = "camelCase")]
+    camel: String,
+    #[serde(rename = "odd-name, \"x\"")]
+    odd: u8,
+    #[serde(rename = "class")]
+    keyword: u8,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    absent: Option<Mood>,
+    mood: Mood,
+    documented: Documented,
+    shapes: Vec<Shape>,
+    tagged: Tagged,
+    content: Content,
+    untagged: Vec<Untagged>,
+    map: BTreeMap<String, Mood>,
+    numbers: BTreeMap<u32, bool>,
+    tree: Tree,
+    pair: (u8, String),
+    three: [u8; 3],
+    any: Value,
+    unit: (),
+    empty: Empty,
+    newtype: Newtype,
+    #[serde(flatten)]
+    flat: Flat,
+}
+
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+enum Mood {
+    Good,
+    #[serde(rename = "not-so good")]
+    Bad,
+}
+
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+enum Documented {
+    /// The first.
+    First,
+    /// The second.
+    Second,
+}
+
+/// A shape.
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+enum Shape {
+    Empty,
+    /// Round.
+    Circle {
+        radius: f64,
+    },
+    Square(f64),
+    Line(u8, u8),
+    Group(Vec<Shape>),
+    Tree(Tree),
+}
+
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Tagged {
+    Circle { radius: f64 },
+    Named(Flat),
+    Nothing,
+}
+
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+#[serde(tag = "t", content = "c")]
+enum Content {
+    Number(u8),
+    Text { text: String },
+}
+
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u32),
+    Text(String),
+    Object { key: String },
+    List(Vec<bool>),
+}
+
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+struct Tree {
+    label: String,
+    #[serde(default)]
+    children: Vec<Tree>,
+    parent: Option<Box<Tree>>,
+}
+
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+struct Flat {
+    flat: String,
+}
+
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+struct Empty {}
+
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+struct Newtype(u16);
+
+/// A reason.
+#[data]
+#[derive(Debug, thiserror::Error)]
+enum ShapeError {
+    #[error("empty")]
+    Empty,
+    /// With a name.
+    #[error("unknown")]
+    Unknown { name: String },
+    #[error("wrapped")]
+    Wrapped(Tree),
+}
+
+#[data]
+#[derive(Debug, thiserror::Error)]
+#[error("{class}")]
+struct PlainError {
+    class: String,
+}
+
+fn everything() -> Everything {
+    let leaf = Tree { label: "leaf".into(), children: Vec::new(), parent: None };
+    let tree = Tree {
+        label: "root".into(),
+        children: vec![leaf.clone()],
+        parent: Some(Box::new(leaf.clone())),
+    };
+    Everything {
+        byte: 255,
+        large: i64::MIN,
+        number: 1.5,
+        letter: 'ß',
+        yes: true,
+        text: None,
+        most: 4,
+        tags: vec!["a".into()],
+        camel: "c".into(),
+        odd: 1,
+        keyword: 2,
+        absent: None,
+        mood: Mood::Bad,
+        documented: Documented::Second,
+        shapes: vec![
+            Shape::Empty,
+            Shape::Circle { radius: 0.5 },
+            Shape::Square(2.5),
+            Shape::Line(1, 2),
+            Shape::Group(vec![Shape::Empty]),
+            Shape::Tree(leaf),
+        ],
+        tagged: Tagged::Named(Flat { flat: "f".into() }),
+        content: Content::Text { text: "t".into() },
+        untagged: vec![
+            Untagged::Number(7),
+            Untagged::Text("t".into()),
+            Untagged::Object { key: "k".into() },
+            Untagged::List(vec![true]),
+        ],
+        map: BTreeMap::from([("a b".into(), Mood::Good)]),
+        numbers: BTreeMap::from([(7, true)]),
+        tree,
+        pair: (1, "two".into()),
+        three: [1, 2, 3],
+        any: json!({ "x": [null, 1] }),
+        unit: (),
+        empty: Empty {},
+        newtype: Newtype(9),
+        flat: Flat { flat: "flat".into() },
+    }
+}
+
+fn described(services: &[Interface]) -> String {
+    serde_json::to_string_pretty(&json!({ "services": services })).unwrap() + "\n"
+}
+
+fn services() -> [Interface; 2] {
+    [ShapesClient::interface().clone(), PlainClient::interface().clone()]
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[test]
+fn the_description_that_the_checks_use_is_that_of_the_types() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/bindings/shapes.json");
+    let text = described(&services());
+    if std::env::var_os("UPDATE_SHAPES").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    assert!(fs::read_to_string(&path).unwrap() == text, "run this test with UPDATE_SHAPES=1");
+}
+
+#[test]
+fn files_that_were_not_generated_stay() {
+    let place = Place::new();
+    let schema = place.file("shapes.json", described(&services()).as_bytes());
+    let own = place.file("own.py", b"x = 1\n");
+    let (schema, own) = (schema.to_str().unwrap(), own.to_str().unwrap());
+    let bindings = |args: &[&str]| {
+        place.pipeplug(["bindings", "--lang", "python", schema].iter().chain(args)).run()
+    };
+    bindings(&["--service", "plain", "--out", own]).exits(2).says("is not replaced");
+    assert_eq!(fs::read_to_string(own).unwrap(), "x = 1\n");
+    bindings(&["--service", "plain", "--check", own]).exits(1).says("differs from line 1");
+    bindings(&["--out", "x.py"]).exits(2).says("several services");
+    bindings(&["--service", "x"]).exits(2).says("there is no service \"x\"");
+    let folder = place.path().join("all/");
+    bindings(&["--out", &format!("{}/", folder.display())]).exits(0);
+    let plain = folder.join("plain.py");
+    bindings(&["--service", "plain", "--check", plain.to_str().unwrap()]).exits(0);
+    // The same bytes each time, and a generated file is replaced.
+    let first = fs::read(&plain).unwrap();
+    fs::write(&plain, [&first[..], b"x"].concat()).unwrap();
+    bindings(&["--service", "plain", "--check", plain.to_str().unwrap()]).exits(1);
+    bindings(&["--service", "plain", "--out", plain.to_str().unwrap()]).exits(0);
+    assert_eq!(fs::read(&plain).unwrap(), first);
+}
+
+#[test]
+fn a_type_that_is_not_expressed_is_named() {
+    let place = Place::new();
+    for (language, result, name) in [
+        (
+            "go",
+            json!({ "type": "array", "prefixItems": [true], "minItems": 1, "maxItems": 1 }),
+            "tuple",
+        ),
+        ("python", json!({ "type": ["string", "integer"] }), "several types"),
+        ("typescript", json!({ "$ref": "#/$defs/None" }), "not there"),
+        (
+            "python",
+            json!({ "type": "object", "properties": { "a": true }, "additionalProperties": { "type": "string" } }),
+            "others with any name",
+        ),
+    ] {
+        let method = json!({ "name": "odd", "command": "a.odd", "result": result });
+        let services = json!({ "services": [{ "name": "a", "version": 1, "oldest": 1, "methods": [method] }] });
+        let schema = place.file("a.json", services.to_string().as_bytes());
+        let args = ["bindings", "--lang", language, schema.to_str().unwrap()];
+        place.pipeplug(args).run().exits(2).says("the method \"odd\"").says(name);
+    }
+}
+
+#[test]
+fn values_of_rust_types_are_the_same_after_a_way_through_python() {
+    let python = Command::new("python3")
+        .args(["-c", "import sys; assert sys.version_info >= (3, 9)"])
+        .status();
+    if !python.is_ok_and(|it| it.success()) {
+        assert!(std::env::var_os("CI").is_none(), "python3, 3.9 or newer, is missing");
+        return;
+    }
+    let place = Place::new();
+    let schema = place.file("shapes.json", described(&services()).as_bytes());
+    let module = place.path().join("shapes.py");
+    let schema = schema.to_str().unwrap();
+    let args = [
+        "bindings",
+        "--lang",
+        "python",
+        "--service",
+        "shapes",
+        schema,
+        "--out",
+        module.to_str().unwrap(),
+    ];
+    place.pipeplug(args).run().exits(0);
+    let sdk = repository().join("sdk/python/src").canonicalize().unwrap();
+    let plugin = format!(
+        "#!/usr/bin/env python3
+import sys
+sys.path[:0] = [{sdk:?}, {folder:?}]
+from pipeplug import Guest
+import shapes
+
+class Mine(shapes.Shapes):
+    def same(self, value):
+        assert isinstance(value, shapes.Everything)
+        assert isinstance(value.tree.children[0], shapes.Tree)
+        assert value.shapes[1].radius == 0.5 and value.shapes[2].value == 2.5
+        if value.byte == 0:
+            raise shapes.ShapeErrorUnknown(name='zero').with_message('it is zero')
+        if value.byte == 1:
+            raise shapes.ShapeErrorWrapped(value.tree)
+        return value
+    def class_(self, from_, import_=(), type_=None):
+        return shapes.ShapeCircle(radius=len(from_) + len(import_))
+    def words(self, most=3):
+        return iter('abcdef'[:most])
+
+guest = Guest('shapes')
+guest.service(Mine())
+guest.run()
+",
+        folder = place.path()
+    );
+    let path = place.executable("shapes-plugin", &plugin);
+    let call = |method: &str, data: &Value| {
+        let args =
+            ["run", path.to_str().unwrap(), "--sandbox", "none", "--unchecked", "--call", method];
+        place.pipeplug(args.map(str::to_owned).into_iter().chain([data.to_string()])).run()
+    };
+    let value = everything();
+    let back = call("shapes.same", &json!({ "value": value })).exits(0);
+    assert_eq!(serde_json::from_str::<Everything>(back.text()).unwrap(), value);
+    let zero = json!({ "value": Everything { byte: 0, ..value.clone() } });
+    call("shapes.same", &zero).exits(1);
+    let shape = call("shapes.class", &json!({ "from": "abc", "import": ["x"] })).exits(0);
+    assert_eq!(serde_json::from_str::<Shape>(shape.text()).unwrap(), Shape::Circle { radius: 4.0 });
+}
