@@ -59,6 +59,7 @@ mod services;
 #[cfg(not(feature = "service"))]
 #[path = "services/absent.rs"]
 mod services;
+pub mod status;
 #[cfg(feature = "supervisor")]
 mod supervisor;
 #[expect(unsafe_code, reason = "system calls that no crate wraps")]

@@ -4,6 +4,7 @@
 //! documentation for that reason; methods of public types that are for these crates only are
 //! hidden where they are.
 
+pub use crate::connection::call_times::{CallTimesRead, Gauge, GaugeRead};
 pub use crate::connection::cancel_handle::CancelWatch;
 pub use crate::connection::handler::FAILED_ONE_WAYS;
 pub use crate::connection::progress::channel as progress_channel;

@@ -80,6 +80,9 @@ pub struct Options {
     pub clock: Clock,
     /// Recording of every chunk. Default: none.
     pub recording: Option<Recording>,
+    /// True to measure the time from each call to its reply, which costs two looks at the clock.
+    /// `publish_status` of a plugin's builder sets it. Default: false.
+    pub times_calls: bool,
 }
 
 /// Thread that reads a connection.
@@ -164,6 +167,7 @@ impl Default for Options {
             order: Order::Concurrent,
             clock: Clock::system(),
             recording: None,
+            times_calls: false,
         }
     }
 }

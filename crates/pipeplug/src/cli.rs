@@ -16,7 +16,7 @@ use crate::args::calls;
 use crate::args::config_file::Taken;
 use crate::commands::{
     add, bench, bindings, chunk, conform, dev, diff, doctor, generate, inspect, list, new, pack,
-    pin, replay, rm, run, shell, trace,
+    pin, replay, rm, run, shell, top, trace,
 };
 use crate::exit::CommandError;
 use crate::output::logging;
@@ -35,6 +35,7 @@ Examples:
   pipeplug inspect ./plugin
   pipeplug diff ./plugin ./plugin-new
   pipeplug bench ./plugin --call find teh --concurrency 100
+  pipeplug top
   pipeplug add ./plugin
   pipeplug pin ./plugin && pipeplug run --locked --sandbox strict ./plugin
 
@@ -75,6 +76,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     New(new::NewArgs),
     Dev(dev::DevArgs),
+    Top(top::TopArgs),
     Generate(generate::GenerateArgs),
 }
 
@@ -171,6 +173,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, &globals),
         Command::New(args) => new::run(args, &globals),
         Command::Dev(args) => dev::run(args, &globals),
+        Command::Top(args) => top::run(args, &globals),
         Command::Generate(args) => generate::run(args, &globals),
     };
     reason.into()

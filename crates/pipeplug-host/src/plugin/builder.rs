@@ -27,6 +27,7 @@ use crate::process::{Channel, Launch, OnHostExit, Stdin, Stdout};
 #[cfg(feature = "sandbox")]
 use crate::sandbox::Sandbox;
 use crate::services::Services;
+use crate::status::Publish;
 
 handler_trait! {
     /// Call-back that answers a plugin's requests and takes its one-ways. It runs on threads of a
@@ -72,6 +73,7 @@ pub struct PluginBuilder {
     pub(crate) services: Services,
     pub(crate) log_level: Option<LogLevel>,
     pub(crate) events: Option<EventLoop>,
+    pub(crate) publish: Publish,
     #[cfg(feature = "sandbox")]
     sandbox_by: SandboxBy,
     /// The permissions that the plugin is confined to.
@@ -113,6 +115,7 @@ impl PluginBuilder {
             services: Services::default(),
             log_level: None,
             events: None,
+            publish: Publish::No,
             #[cfg(feature = "sandbox")]
             sandbox_by: SandboxBy::Host,
             #[cfg(feature = "sandbox")]

@@ -47,6 +47,7 @@ pub use stop::{Grace, StopError, StopErrorKind, Stopped, StoppedBy};
 
 use crate::launcher::{Diagnosis, ExitFd, Launcher, Process, Started};
 use crate::process::{Pid, SpawnErrorKind, WaitStatus};
+use crate::status::{Publish, Published, Row};
 use allow_list::AllowList;
 use crash::Panic;
 use handshake::{HandshakeFailure, Introduced};
@@ -104,6 +105,10 @@ struct Inner {
     metadata: OnceLock<Metadata>,
     /// Version of the application's interface, if one was negotiated.
     interface_version: OnceLock<u32>,
+    /// Its status, if that is published.
+    status: Option<Arc<Row>>,
+    /// Publishes the status until it is dropped; a supervisor does so for its plugins.
+    _published: Option<Published>,
     /// True once it was said that something holds its streams open.
     is_held_told: Arc<AtomicBool>,
     /// The step that has ended it, if this host has.
@@ -177,6 +182,7 @@ impl Plugin {
         // Nothing is handed to the handler before there is a plugin to hand along.
         let mut options = builder.options.clone();
         options.hold = Hold::AllBut(Vec::new());
+        options.times_calls |= builder.publish != Publish::No;
         options.reason_timeout = started.process.end_timeout().max(REASON_TIMEOUT);
         options.recording = options.recording.map(|recording| {
             let recording = recording
@@ -206,6 +212,7 @@ impl Plugin {
                 answer,
             )
             .map_err(|error| failed(StartErrorKind::Connect { error }))?;
+        let (status, published) = Row::begin(builder, started.process.pid(), begun, &connection);
         let plugin = Self(Arc::new(Inner {
             path: path.clone(),
             connection,
@@ -215,6 +222,8 @@ impl Plugin {
             grace: builder.grace,
             begun,
             recording,
+            status,
+            _published: published,
             metadata: OnceLock::new(),
             is_held_told: Arc::default(),
             last_step: Arc::default(),
@@ -246,7 +255,13 @@ impl Plugin {
             let left = builder.handshake.saturating_sub(asked.elapsed());
             ready::run(on_ready, &plugin, left).map_err(|kind| plugin.not_ready(builder, kind))?;
         }
+        plugin.0.status.iter().for_each(|status| status.is_ready());
         Ok(plugin)
+    }
+
+    /// Its status, if that is published.
+    pub(crate) fn status_row(&self) -> Option<&Arc<Row>> {
+        self.0.status.as_ref()
     }
 
     /// Version of the application's interface that both sides speak: the highest common one of

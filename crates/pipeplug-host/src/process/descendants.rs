@@ -82,7 +82,7 @@ impl Descendant {
     }
 }
 
-fn children(parent: i32) -> Vec<i32> {
+pub(crate) fn children(parent: i32) -> Vec<i32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { return Vec::new() };
     let mut children = Vec::new();
     // A thread may end meanwhile.
@@ -109,17 +109,17 @@ fn read(path: &Path) -> io::Result<String> {
 
 /// Fields of proc_pid_stat(5) that count here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stat {
+pub(crate) struct Stat {
     pid: i32,
-    has_ended: bool,
+    pub(crate) has_ended: bool,
     parent: i32,
     group: i32,
     /// Start time, in clock ticks since boot.
-    begun: u64,
+    pub(crate) begun: u64,
 }
 
 impl Stat {
-    fn of(pid: i32) -> Option<Self> {
+    pub(crate) fn of(pid: i32) -> Option<Self> {
         Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 

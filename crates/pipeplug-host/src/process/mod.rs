@@ -33,6 +33,7 @@ mod spawn;
 
 pub(crate) use crate::sys::poll_readable;
 pub use child::{Child, Delivery, Leftovers, Pid};
+pub(crate) use descendants::{Stat, children};
 pub use diagnose::DESCRIPTORS_NEEDED;
 pub(crate) use environment::dropped;
 pub use error::{SpawnError, SpawnErrorKind};

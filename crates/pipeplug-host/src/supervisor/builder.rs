@@ -128,7 +128,8 @@ impl SupervisorBuilder {
             })?,
         };
         let shared = Shared::new(self.plugin, self.settings, events, self.on_event);
-        Ok(Supervisor(Arc::new(Handle { shared })))
+        let published = shared.publishes.then(|| shared.publish());
+        Ok(Supervisor(Arc::new(Handle { shared, _published: published })))
     }
 }
 

@@ -13,6 +13,7 @@ mod log_level;
 mod pool;
 mod settings;
 mod state;
+mod status;
 mod transitions;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use settings::{Backoff, Breaker, HealthCheck};
 
 use crate::plugin::{Plugin, PluginBuilder, StopError, Stopped};
 use crate::process::Pid;
+use crate::status::Published;
 use calls::{Leases, Patience, supervised_caller};
 use instance::Lease;
 use state::Shared;
@@ -70,6 +72,8 @@ pub struct Supervisor(Arc<Handle>);
 /// Shared handle of the owners of a supervisor.
 struct Handle {
     shared: Arc<Shared>,
+    /// Publishes the status until it is dropped.
+    _published: Option<Published>,
 }
 
 impl Supervisor {

@@ -18,12 +18,15 @@ use super::event::{EndCause, Event, Hook, OnEvent, PluginFailure};
 use super::instance::{Instance, Lease};
 use super::settings::Settings;
 use crate::plugin::{LogLevel, Plugin, PluginBuilder};
+use crate::status::Publish;
 
 /// State that a supervisor's handles, timers and plugins share.
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) events: EventLoop,
     pub(super) hook: Arc<Hook>,
+    /// True if the status is published, also of plugins that replace the first one.
+    pub(super) publishes: bool,
     state: Mutex<SupervisorState>,
     /// The phase is another one, or the last call of a process that is left has ended.
     changed: Condvar,
@@ -53,6 +56,8 @@ pub(super) struct SupervisorState {
     pub(super) failures: VecDeque<Instant>,
     pub(super) failures_in_a_row: u32,
     pub(super) last_failure: Option<PluginFailure>,
+    /// Number of processes that calls have gone to.
+    pub(super) starts: u64,
     /// True once it has run, so that its file was right.
     pub(super) has_run: bool,
     /// Since then its file is not right any more.
@@ -108,6 +113,7 @@ impl Shared {
         let is_awaited = AtomicBool::new(plugin.stops_in_background);
         Arc::new(Self {
             settings,
+            publishes: plugin.publish == Publish::Yes,
             hook: Hook::new(events.clone(), on_event),
             events,
             state: Mutex::new(SupervisorState {
@@ -120,6 +126,7 @@ impl Shared {
                 failures: VecDeque::new(),
                 failures_in_a_row: 0,
                 last_failure: None,
+                starts: 0,
                 has_run: false,
                 upgraded_since: None,
             }),

@@ -13,6 +13,7 @@ use super::instance::Instance;
 use super::settings::Settings;
 use super::state::{Job, Phase, Shared, SupervisorState};
 use crate::plugin::{Plugin, PluginBuilder, StartError, StopError, Stopped};
+use crate::status::Publish;
 
 /// Time for a process that closed its pipe to end by itself, so that its own status is known.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -121,6 +122,7 @@ impl Shared {
                 shared.look_for_end();
             }
         }));
+        plugin.publish = if self.publishes { Publish::BySupervisor } else { Publish::No };
         plugin.log_level = self.log_level().or(plugin.log_level);
         plugin.events.get_or_insert_with(|| self.events.clone());
         let plugin = plugin.start()?;
@@ -136,6 +138,7 @@ impl Shared {
     ) -> Phase {
         let before = mem::replace(&mut state.phase, Phase::Up(Arc::clone(instance)));
         (state.has_run, state.upgraded_since) = (true, None);
+        state.starts += 1;
         self.hook.tell(state.name(), Event::Started { pid: instance.plugin.pid(), took });
         self.watch(instance);
         if instance.plugin.takes_log_level() {

@@ -11,6 +11,7 @@ use smol_str::SmolStr;
 
 use super::Connection;
 use super::call_error::{CallError, Sent};
+use super::call_times::CallTimes;
 use super::caller::PendingReply;
 use super::cancel_handle::{CancelHandle, CancelTarget};
 use super::handler::Reply;
@@ -22,7 +23,7 @@ use crate::event_loop::timers::Timer;
 use crate::postmortem::Postmortem;
 use crate::protocol::deadline::{Deadline, sooner};
 use crate::protocol::failure::Failure;
-use crate::sync::clock::coarse_now;
+use crate::sync::clock::{coarse_now, exact_now};
 use crate::sync::lock::{guarded, lock, renew, wait_until};
 use crate::sync::{Condvar, Instant, Mutex};
 
@@ -54,7 +55,8 @@ pub(crate) struct ReplyParts {
 #[derive(Debug)]
 pub(crate) struct CallSlot {
     pub(crate) command: SmolStr,
-    /// Time of the call, by the [coarse clock](coarse_now).
+    /// Time of the call, by the [coarse clock](coarse_now), or by the
+    /// [exact one](exact_now) if calls are measured.
     pub(crate) begun: Duration,
     pub(crate) deadline: Option<Instant>,
     state: Mutex<SlotState>,
@@ -75,11 +77,15 @@ enum SlotState {
 }
 
 impl CallSlot {
-    pub(crate) fn new(command: &str, deadline: Option<Instant>) -> Arc<Self> {
+    pub(crate) fn new(
+        command: &str,
+        deadline: Option<Deadline>,
+        times: Option<&CallTimes>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             command: command.into(),
-            begun: coarse_now(),
-            deadline,
+            begun: if times.is_some() { exact_now() } else { coarse_now() },
+            deadline: deadline.map(|deadline| deadline.at),
             state: Mutex::default(),
             done: Condvar::new(),
         })

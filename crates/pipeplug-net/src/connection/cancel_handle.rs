@@ -284,10 +284,10 @@ mod tests {
     #[test]
     fn a_handle_of_many_calls_keeps_only_those_that_are_open() {
         let handle = CancelHandle::new();
-        let open: Vec<_> = (0..10).map(|_| CallSlot::new("x", None)).collect();
+        let open: Vec<_> = (0..10).map(|_| CallSlot::new("x", None, None)).collect();
         open.iter().for_each(|slot| handle.attach(call(slot)));
         for _ in 0..1000 {
-            handle.attach(call(&CallSlot::new("x", None)));
+            handle.attach(call(&CallSlot::new("x", None, None)));
             assert!(lock(&handle.0.attached).targets.len() <= 2 * PRUNE_MIN);
         }
         let attached = lock(&handle.0.attached);

@@ -4,6 +4,7 @@ pub(crate) mod async_handler;
 pub(crate) mod awaited;
 pub(crate) mod call;
 pub(crate) mod call_error;
+pub(crate) mod call_times;
 pub(crate) mod caller;
 mod caller_methods;
 pub(crate) mod cancel_handle;
@@ -48,6 +49,7 @@ use crate::writer::{Blocking, Flush};
 use awaited::{AwaitedCall, SendingCall};
 use call::PendingCall;
 use call_error::{CallError, NotifyError};
+use call_times::Gauge;
 use caller::{Caller, OutgoingRequest, StreamSides};
 use cancel_handle::CancelHandle;
 pub use endpoint::{ConnectError, Endpoint};
@@ -486,6 +488,13 @@ impl Connection {
             queued: shared.writer.queued(),
             credit: shared.writer.awaited_credit(),
         }
+    }
+
+    /// A look at the connection for as long as it is there.
+    #[doc(hidden)] // for pipeplug-host: see internal.rs
+    #[must_use]
+    pub fn gauge(&self) -> Gauge {
+        Gauge::of(self.shared())
     }
 
     /// The handler that the connection was made with, if it is of this type.

@@ -55,6 +55,7 @@ pub(crate) struct Shared {
     /// The user's handle. Dangling once the user has dropped the connection.
     pub(crate) handle: OnceLock<Weak<Handle>>,
     pub(crate) calls: Mutex<Calls<Arc<CallSlot>>>,
+    pub(crate) call_times: Option<super::call_times::CallTimes>,
     pub(crate) peer: PeerFeatures,
     pub(crate) streams: Streams,
     pub(crate) progress: ProgressFeeds,
@@ -169,6 +170,7 @@ impl Shared {
                 handler,
                 handle: OnceLock::new(),
                 calls: Mutex::new(Calls::new(options.calls)),
+                call_times: options.times_calls.then(Default::default),
                 peer: PeerFeatures::default(),
                 streams: Streams::default(),
                 progress: ProgressFeeds::default(),
@@ -236,7 +238,7 @@ impl Shared {
                 credit: None,
             });
         }
-        let slot = CallSlot::new(command, deadline.map(|deadline| deadline.at));
+        let slot = CallSlot::new(command, deadline, self.call_times.as_ref());
         if let Some(held) = self.overrun_by_now() {
             let (limit, sent) = (self.options.overrun, Sent::No);
             return Err(CallError::Overrun { command: owned(), held, limit, sent });

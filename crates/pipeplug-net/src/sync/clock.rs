@@ -18,3 +18,9 @@ pub(crate) fn coarse_now() -> Duration {
     // Every supported system has this clock.
     clock_gettime(CLOCK).map(Duration::from).unwrap_or_default()
 }
+
+/// The exact time since the same moment as [`coarse_now`].
+pub(crate) fn exact_now() -> Duration {
+    // Every supported system has this clock.
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
+}

@@ -18,4 +18,5 @@ pub(crate) mod replay;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod shell;
+pub(crate) mod top;
 pub(crate) mod trace;

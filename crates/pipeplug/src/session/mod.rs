@@ -17,6 +17,7 @@ use pipeplug_host::{Handler, Plugin, PluginBuilder, StopError, Stopped};
 use crate::args::sandbox::{self, Level};
 use crate::args::start::{StartArgs, WireProtocol};
 use crate::args::target::{Choice, Target};
+use crate::commands::top;
 use crate::exit::{CommandError, ExitReason};
 use crate::output::event::{Event, Started};
 use crate::output::report::Report;
@@ -169,7 +170,8 @@ pub(crate) fn builder(
     if let Some(options) = &protocol.remembered {
         report.detail(format_args!("using {options}, as remembered from its last probe"));
     }
-    let mut builder = args.apply(builder, level, &protocol).handler(request);
+    let builder = args.apply(builder, level, &protocol).handler(request);
+    let mut builder = top::publish_if_asked(builder);
     if let Some(config) = args.config()? {
         report.detail(format_args!("the configuration has {} bytes", config.get().len()));
         builder =

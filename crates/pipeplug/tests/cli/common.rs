@@ -157,6 +157,8 @@ impl Run {
             "PIPEPLUG_PATH",
             "XDG_DATA_HOME",
             "XDG_CACHE_HOME",
+            "XDG_RUNTIME_DIR",
+            "PIPEPLUG_TOP",
             "NO_COLOR",
             "CLICOLOR_FORCE",
             "COLUMNS",

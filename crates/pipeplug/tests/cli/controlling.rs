@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 
 use crate::common::{LONG, Place, wait};
 
@@ -81,6 +82,12 @@ impl Session {
 
     pub(crate) fn type_in(&mut self, keys: &str) {
         self.terminal.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// True if the terminal shows what is typed.
+    pub(crate) fn echoes(&self) -> bool {
+        // The settings are those of both ends: pty(7).
+        tcgetattr(&self.terminal).unwrap().local_flags.contains(LocalFlags::ECHO)
     }
 
     /// Ends by itself.

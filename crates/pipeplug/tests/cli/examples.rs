@@ -24,6 +24,7 @@ fn run(page: &str) {
         .env("XDG_DATA_HOME", format!("{home}/.local/share"))
         .env("XDG_CACHE_HOME", format!("{home}/.cache"))
         .env("XDG_CONFIG_HOME", format!("{home}/.config"))
+        .env("XDG_RUNTIME_DIR", &home)
         .env("PIPEPLUG_PATH", "")
         .env("COLUMNS", "80")
         .env("CLICOLOR_FORCE", "0")

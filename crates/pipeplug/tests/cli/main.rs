@@ -42,4 +42,5 @@ mod services;
 mod shell;
 mod stream;
 mod terminal;
+mod top;
 mod unread;

@@ -14,7 +14,7 @@ fn in_terminal(run: Run) -> (String, Option<i32>) {
     in_terminal_of(run, 60)
 }
 
-fn in_terminal_of(mut run: Run, columns: u16) -> (String, Option<i32>) {
+pub(crate) fn in_terminal_of(mut run: Run, columns: u16) -> (String, Option<i32>) {
     let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
     run.command

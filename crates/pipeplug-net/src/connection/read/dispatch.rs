@@ -209,7 +209,14 @@ impl Shared {
             (calls.complete(id), calls.unknown())
         };
         match completion {
-            Completion::Waiter(slot) => Some(slot),
+            Completion::Waiter(slot) => {
+                if let Some(times) = &self.call_times
+                    && !command::is_of_protocol(&slot.command)
+                {
+                    times.replied(slot.begun);
+                }
+                Some(slot)
+            }
             Completion::Late => {
                 tracing::debug!(peer = %self.options.name, %id, "the reply of a call that was given up");
                 None
