@@ -42,7 +42,7 @@ Examples:
   pipeplug top --once --json | jq '.hosts[].plugins[] | select(.restarts > 0)'";
 
 const LONG_HELP: &str = "\
-States: starting, running, ended; suspended by a signal. With a supervisor also
+States: starting, running, ended. With a supervisor also
 down (the next call starts it), stopping, restarting (it failed), gave up, and
 stopped. A host is silent if it has published nothing for 5 seconds.
 
