@@ -7,17 +7,17 @@
 
 /* Handles a request. Several threads call it at once. */
 static void hello(ppg_request *request, void *user) {
-    static const char greeting[] = {'h', 'e', 'l', 'l', 'o', ',', ' '};
-    size_t length = ppg_request_len(request);
-    char *reply = malloc(sizeof greeting + length);
+    static const char greeting[] = "hello, ";
+    const size_t before = sizeof greeting - 1, length = ppg_request_len(request);
+    char *reply = malloc(before + length);
     (void)user;
     if (reply == NULL) {
         ppg_fail(request, NULL, "no memory", NULL);
         return;
     }
-    memcpy(reply, greeting, sizeof greeting);
-    if (length > 0) memcpy(reply + sizeof greeting, ppg_request_data(request), length);
-    ppg_answer(request, reply, sizeof greeting + length);
+    memcpy(reply, greeting, before);
+    if (length > 0) memcpy(reply + before, ppg_request_data(request), length);
+    ppg_answer(request, reply, before + length);
     free(reply);
 }
 

@@ -85,10 +85,10 @@ fn edit(file: &Path, from: &str, to: &str) {
 /// `hello`.
 fn python(place: &Place) -> PathBuf {
     let dir = project(place, "hello", &["--lang", "python"]);
-    let slow = "if command == \"slow\":\n        import time\n        from pathlib import Path\n        \
-                while not Path(data.decode()).exists():\n            time.sleep(0.01)\n        \
-                return b\"hello, \" + data\n    if command == \"hello\":";
-    edit(&dir.join("hello.py"), "if command == \"hello\":", slow);
+    let slow = "@plugin.command\ndef slow(request):\n    import time\n    from pathlib import Path\n    \
+                while not Path(request.text).exists():\n        time.sleep(0.01)\n    \
+                return b\"hello, \" + request.data\n\n\n@plugin.command\n";
+    edit(&dir.join("hello.py"), "@plugin.command\n", slow);
     dir
 }
 
@@ -157,7 +157,7 @@ fn a_build_that_fails_leaves_the_version_before() {
     dev.note("the version before goes on");
     dev.type_line("hello y");
     assert_eq!(dev.reply(), "hello, y");
-    edit(&source, "\"hello, , 7", "\"hey, \", 5");
+    edit(&source, "\"hello, ;", "\"hey, \";");
     dev.note("changed: hello.c");
     dev.note("hello runs");
     assert_eq!(dev.reply(), "hey, x");
@@ -194,7 +194,7 @@ fn a_plugin_that_ends_is_started_again_and_nothing_is_left() {
     let place = Place::new();
     let dir = project(&place, "hello", &["--lang", "sh"]);
     let plugin = dir.join("hello.sh");
-    edit(&plugin, "    hello)", "    pid) echo $$ ;;\n    hello)");
+    edit(&plugin, "    hello)", "    pid) ppg_answer $$ ;;\n    hello)");
     let mut dev = Dev::start(&place, &["hello/hello.sh"]);
     dev.note("hello.sh runs");
     dev.type_line("pid");
@@ -218,7 +218,7 @@ fn the_build_and_the_options_of_the_project_are_taken() {
     let dir = project(&place, "hello", &["--lang", "sh"]);
     fs::rename(dir.join("hello.sh"), dir.join("hello.in")).unwrap();
     edit(&dir.join("hello.in"), "printf 'hello, '", "printf '%s %s, ' \"$WORD\" \"$own\"");
-    edit(&dir.join("hello.in"), "serve \"$metadata\"", "own=$3\nserve \"$metadata\"");
+    edit(&dir.join("hello.in"), "ppg_serve answer", "own=$3\nppg_serve answer");
     let file = "[dev]\nbuild = \"sed s/world/earth/ <hello.in >made && chmod +x made\"\nrun = \"made --fast\"\n\
                 [plugins.hello]\nenv = { WORD = \"hey\" }\n";
     fs::write(dir.join("pipeplug.toml"), file).unwrap();
