@@ -58,7 +58,7 @@ step "ruff check" "$tools/bin/python" -m ruff check --no-cache .
 step "ruff format" "$tools/bin/python" -m ruff format --no-cache --check .
 step "mypy --strict" "$tools/bin/python" -m mypy --strict --cache-dir "$scratch/mypy" src
 step "mypy --strict, tests" env MYPYPATH=src:tests:samples "$tools/bin/python" -m mypy --strict \
-    --cache-dir "$scratch/mypy" tests/test_*.py tests/soak.py tests/plugin*.py
+    --cache-dir "$scratch/mypy" tests/test_*.py tests/soak.py tests/stress.py tests/plugin*.py
 generated() { # code of a description with all shapes of types
     "$PIPEPLUG" bindings --lang python "$root/crates/pipeplug/tests/cli/bindings/shapes.json" --out "$scratch/bindings/" &&
         "$tools/bin/python" -m ruff check --no-cache --config pyproject.toml "$scratch/bindings" &&
@@ -114,6 +114,7 @@ if [ -x "$beside/greeter-plugin" ]; then
 fi
 step "greeter.py is current" sh -c "'$PIPEPLUG' inspect --sandbox none --schema samples/greeter_plugin.py >'$scratch/greeter.json' &&
     '$PIPEPLUG' bindings --lang python '$scratch/greeter.json' --check samples/greeter.py"
+step "stress" python tests/stress.py --hosts 4 --seconds 10
 step "soak" python tests/soak.py "$PIPEPLUG"
 sed 's/^/      /' "$scratch/log"
 echo "all is well"
