@@ -109,6 +109,9 @@ class Multiprocessing(Subject):
         try:
             yield connection
         finally:
+            # A thread that reads keeps it open beyond close().
+            with socket.socket(fileno=os.dup(connection.fileno())) as end:
+                end.shutdown(socket.SHUT_RDWR)
             connection.close()
             process.wait()
 
