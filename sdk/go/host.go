@@ -39,8 +39,9 @@ type Host struct {
 	// Env and Dir are those of exec.Cmd.
 	Env []string
 	Dir string
-	// Stderr gets what the plugin writes to its standard error, in the writes of a goroutine of each
-	// plugin. A plugin waits while Write does. Default: os.Stderr.
+	// Stderr gets what the plugin writes to its standard error, and to its standard output if that is
+	// not the connection, in the writes of a goroutine of each plugin. A plugin waits while Write does.
+	// Default: os.Stderr.
 	Stderr io.Writer
 	// StartTimeout is how long the plugin may take to answer for the first time. Default:
 	// DefaultStartTimeout.
@@ -113,7 +114,7 @@ func (h *Host) Start(ctx context.Context, path string, args ...string) (*Plugin,
 	if h.Stdio {
 		p.cmd.Stdin, p.cmd.Stdout = toPlugin, fromPlugin
 	} else {
-		p.cmd.ExtraFiles = []*os.File{toPlugin, fromPlugin}
+		p.cmd.Stdout, p.cmd.ExtraFiles = stderr, []*os.File{toPlugin, fromPlugin}
 	}
 	err = p.cmd.Start()
 	if err != nil {
