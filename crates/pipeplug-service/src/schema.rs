@@ -34,6 +34,12 @@ impl<'a> Schema<'a> {
         self.get("$ref")?.as_str()?.strip_prefix(DEFS)
     }
 
+    /// Returns true if it has properties beside those of the schema that it refers to: the tag of a variant that
+    /// holds a struct.
+    pub(crate) fn has_own_properties(self) -> bool {
+        self.reference().is_some() && self.get("properties").is_some()
+    }
+
     /// The schema that it refers to, or itself.
     pub(crate) fn resolved(self) -> Self {
         let mut schema = self;
@@ -67,6 +73,29 @@ impl<'a> Schema<'a> {
         self.get("properties")?.get(name).map(|value| self.with(value))
     }
 
+    /// Schema of a property by a pattern of its name, as a map with numbers as keys has it. Other patterns than
+    /// those are not looked at: any name may be one of them, with any value.
+    pub(crate) fn pattern_property(self, name: &str) -> Option<Option<Self>> {
+        let patterns = self.get("patternProperties")?.as_object()?;
+        let digits =
+            |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+        let mut has_others = false;
+        for (pattern, schema) in patterns {
+            let fits = match pattern.as_str() {
+                r"^\d+$" => digits(name),
+                r"^-?\d+$" => digits(name.strip_prefix('-').unwrap_or(name)),
+                _ => {
+                    has_others = true;
+                    false
+                }
+            };
+            if fits {
+                return Some(Some(self.with(schema)));
+            }
+        }
+        has_others.then_some(None)
+    }
+
     /// Names of the properties that are required.
     pub(crate) fn required(self) -> BTreeSet<&'a str> {
         let required = self.get("required").and_then(Value::as_array);
@@ -89,6 +118,9 @@ impl<'a> Schema<'a> {
         levels: usize,
     ) {
         let Some(levels) = levels.checked_sub(1) else { return };
+        if self.has_own_properties() {
+            return variants.push((self.object_key(), Variant::Schema(self.resolved())));
+        }
         if self.reference().is_some_and(|name| !seen.insert(name)) {
             return;
         }

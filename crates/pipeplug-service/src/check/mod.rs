@@ -159,11 +159,19 @@ impl<'a> Check<'a> {
         if schema.reference().is_some() {
             let target = schema.resolved();
             // A reference that leads nowhere says nothing.
-            return if target.reference().is_some() {
-                Ok(())
-            } else {
-                self.value(target, node, at)
-            };
+            if target.reference().is_some() {
+                return Ok(());
+            }
+            if !schema.has_own_properties() {
+                return self.value(target, node, at);
+            }
+            if let Kind::Object(entries) = &node.kind {
+                self.object(schema, entries, node, At { is_part: true, ..at })?;
+            }
+            // One level is enough: more properties beside it are those of a flattened enumeration.
+            let is_part =
+                at.is_part || at.beside.is_some_and(|beside| beside.properties().next().is_some());
+            return self.value(target, node, At { beside: Some(schema), is_part, ..at });
         }
         let list = |key| schema.get(key).and_then(Value::as_array);
         if let Some(values) = list("enum") {
@@ -224,7 +232,11 @@ impl<'a> Check<'a> {
             let alternative = schema.with(alternative);
             match self.value(alternative, node, at) {
                 Ok(()) => return Ok(()),
-                Err(mistake) => mistakes.push((is_meant(alternative.resolved(), node), mistake)),
+                Err(mistake) => {
+                    let is_tagged = alternative.has_own_properties();
+                    let named = if is_tagged { alternative } else { alternative.resolved() };
+                    mistakes.push((is_meant(named, node), mistake));
+                }
             }
         }
         // The mistake of the alternative that was meant: by its tag, or if only one has such values.
@@ -273,6 +285,12 @@ impl<'a> Check<'a> {
             }
             if let Some(property) = schema.property(name) {
                 self.value(property, value, At::new(&path))?;
+                continue;
+            }
+            if let Some(by_pattern) = schema.pattern_property(name) {
+                if let Some(property) = by_pattern {
+                    self.value(property, value, At::new(&path))?;
+                }
                 continue;
             }
             match schema.get("additionalProperties") {
@@ -326,6 +344,9 @@ impl<'a> Check<'a> {
             schema.properties().chain(others).map(|(name, _)| name.as_str()).collect();
         let hint = match nearest(&key.name, names.iter().copied()) {
             Some(meant) => format!("; did you mean \"{meant}\"?"),
+            None if schema.get("patternProperties").is_some() => {
+                "; a name is a whole number".into()
+            }
             None if names.is_empty() => "; it takes none".into(),
             None => format!("; there is {}", names.join(", ")),
         };

@@ -34,6 +34,15 @@ enum Event {
 
 #[data]
 #[derive(Debug)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Part {
+    Line(Line),
+    Again(Line),
+    Tree(Tree),
+}
+
+#[data]
+#[derive(Debug)]
 #[serde(untagged)]
 enum Loose {
     Number(i64),
@@ -59,11 +68,13 @@ struct Tree {
 struct All {
     shape: Shape,
     event: Event,
+    part: Part,
     loose: Loose,
     flat: Flat,
     tree: Tree,
     pair: (u8, bool),
     map: BTreeMap<String, Option<Line>>,
+    numbers: BTreeMap<i16, bool>,
     any: serde_json::Value,
     letter: char,
 }
@@ -174,8 +185,9 @@ fn types_and_limits_are_checked() {
 fn all(key: &str, value: Value) -> String {
     let mut all = json!({
         "shape": "Point", "event": {"kind": "opened", "path": "x"}, "loose": 1,
+        "part": {"kind": "again", "number": 1},
         "flat": {"name": "n", "kind": "closed", "status": -1}, "tree": {"children": []},
-        "pair": [1, true], "map": {"a": null}, "any": {"x": [1]}, "letter": "é",
+        "pair": [1, true], "map": {"a": null}, "numbers": {"-7": true}, "any": {"x": [1]}, "letter": "é",
     });
     all[key] = value;
     json!({ "all": all }).to_string()
@@ -205,6 +217,13 @@ fn variants_are_checked_by_what_was_meant() {
     wrong("event", json!({"kind": "closed", "status": 128}), "from -128 to 127");
     wrong("event", json!({"kind": "closed", "status": 1, "path": "x"}), "no field \"path\"");
     wrong("event", json!({"kind": "shut"}), "event: ");
+    fine("part", json!({"kind": "line", "number": 1, "text": null}));
+    fine("part", json!({"kind": "tree", "children": []}));
+    wrong("part", json!({"kind": "again", "number": "x"}), "part.number: ");
+    wrong("part", json!({"kind": "tree", "number": 1}), "no field \"number\"");
+    wrong("part", json!({"kind": "line", "number": 1, "nmber": 2}), "no field \"nmber\"");
+    wrong("part", json!({"kind": "lines", "number": 1}), "part: ");
+    wrong("part", json!({"number": 1}), "part: ");
     fine("loose", json!({"number": 1}));
     wrong("loose", json!({"number": "x"}), "loose.number: ");
     wrong("loose", json!("x"), "and should be");
@@ -222,6 +241,10 @@ fn variants_are_checked_by_what_was_meant() {
     wrong("pair", json!([1, 2]), "pair[1]: ");
     fine("map", json!({"x": {"number": 1}}));
     wrong("map", json!({"x": {"number": -1}}), "map.x.number: ");
+    fine("numbers", json!({"0": true, "-32768": false}));
+    wrong("numbers", json!({"1": 2}), "numbers.1: ");
+    wrong("numbers", json!({"one": true}), "a name is a whole number");
+    wrong("numbers", json!({"-": true}), "no field \"-\"");
     fine("any", json!(null));
     fine("letter", json!("x"));
     wrong("letter", json!("xy"), "should be one character");

@@ -167,6 +167,30 @@ fn lists_and_tuples() {
     );
 }
 
+/// Serde writes the tag of such a variant beside the fields of the struct, and schemars beside a reference to them.
+#[test]
+fn tagged_variants_that_hold_structs() {
+    let with = |tags: &[&str]| {
+        let mut interface = Interface::new("c", 1, |_| {});
+        let object = json!({ "type": "object", "properties": { "x": true }, "required": ["x"] });
+        interface.definitions.insert("A".into(), object);
+        let variants = tags.iter().map(|tag| {
+            json!({
+                "type": "object", "properties": { "kind": { "const": tag } }, "required": ["kind"],
+                "$ref": "#/$defs/A",
+            })
+        });
+        let result = json!({ "oneOf": variants.collect::<Vec<_>>() });
+        interface.methods =
+            vec![Method { name: "m".into(), result: Some(result), ..Method::default() }];
+        interface
+    };
+    assert_eq!(compare(&with(&["a", "b"]), &with(&["b", "a"])), []);
+    let found = format!("{:?}", compare(&with(&["a", "b"]), &with(&["a", "c"])));
+    assert!(found.contains(r#"cannot be kind=\"b\" any more"#), "{found}");
+    assert!(found.contains(r#"can be kind=\"c\" now"#), "{found}");
+}
+
 #[test]
 fn enumerations() {
     let tagged = |names: &[&str]| {

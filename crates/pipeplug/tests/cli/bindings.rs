@@ -414,8 +414,7 @@ guest.run()
     );
     let path = place.executable("shapes-plugin", &plugin);
     let call = |method: &str, data: &Value| {
-        let args =
-            ["run", path.to_str().unwrap(), "--sandbox", "none", "--unchecked", "--call", method];
+        let args = ["run", path.to_str().unwrap(), "--sandbox", "none", "--call", method];
         place.pipeplug(args.map(str::to_owned).into_iter().chain([data.to_string()])).run()
     };
     let value = everything();
