@@ -204,6 +204,6 @@ const SH: Template = Template {
     next: &[
         "./test.sh",
         "pipeplug run ./{{name}}.sh --call hello world",
-        "pipeplug conform ./{{name}}.sh --basic --call hello=world",
+        "pipeplug conform ./{{name}}.sh --basic --timeout 60s --call hello=world",
     ],
 };
