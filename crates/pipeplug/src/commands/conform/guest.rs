@@ -274,6 +274,11 @@ impl Guest<'_> {
             && let Ok(Some(status)) = self.process.wait_timeout(STATUS_TIMEOUT)
         {
             text.push_str(&format!("; it ended with {status}"));
+            // Its last words may still be on their way: the thread that reads them gives its copy up at their end.
+            let end = Instant::now() + STATUS_TIMEOUT;
+            while Arc::strong_count(&self.stderr) > 1 && Instant::now() < end {
+                thread::sleep(Duration::from_millis(2));
+            }
         }
         let stderr = self.stderr();
         if let Some(line) = stderr.lines().rfind(|line| !line.trim().is_empty()) {
