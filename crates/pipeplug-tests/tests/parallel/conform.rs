@@ -34,7 +34,7 @@ const AFTER_METADATA: [&str; 7] = [
     "end/stop",
 ];
 
-/// It says nothing that a check could look at, which is told once.
+/// In place of checks: the plugin says nothing that one could look at, which is told once.
 const NOTHING: [&str; 1] = ["nothing"];
 
 /// Ways to misbehave, with the checks that fail.

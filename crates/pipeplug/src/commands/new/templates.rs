@@ -46,7 +46,7 @@ pub(super) struct Library {
     files: &'static Dir<'static>,
     /// Where the project has it; the name ends with `/` if it is a directory.
     pub(super) name: &'static str,
-    /// Whether a program needs the file, given its path in the library.
+    /// Returns true if a program needs the file with this path in the library.
     is_needed: fn(&str) -> bool,
 }
 

@@ -56,7 +56,7 @@ pub(super) struct Named {
     pub(super) body: Body,
     /// A method fails with it.
     pub(super) is_error: bool,
-    /// It has no name in the description, and stands in one place only.
+    /// Without a name in the description: stands in one place only.
     is_inline: bool,
 }
 
