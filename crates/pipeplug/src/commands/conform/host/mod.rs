@@ -9,9 +9,8 @@ mod scripted;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -168,13 +167,29 @@ fn script(dir: &Path, name: &str, limit: Duration) -> io::Result<String> {
     ))
 }
 
-/// Writes an executable script. It replaces one that is there, which another thread may just execute.
+/// Writes an executable script, unless it is there.
+///
+/// A process of its own writes it: a descriptor of this process that is open for writing could be
+/// inherited by a host or plugin that another thread starts just then, and until that one executes its
+/// program nothing can execute the script (`ETXTBSY`, execve(2)). The script has its name when it is
+/// complete, since several checks may need the same.
 pub(super) fn write_script(path: &Path, text: &str) -> io::Result<()> {
     if path.exists() {
         return Ok(());
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o700).open(path)?;
-    file.write_all(text.as_bytes())
+    let mut writer = Command::new("/bin/sh")
+        .args(["-c", r#"cat >"$0.$$" && chmod 700 "$0.$$" && mv -f "$0.$$" "$0""#])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()?;
+    // The end of the input ends `cat`.
+    let written = writer.stdin.take().map_or(Ok(()), |mut input| input.write_all(text.as_bytes()));
+    let status = writer.wait()?;
+    written?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{} was not written: sh ended with {status}", path.display())))
 }
 
 /// Runs this program as the plugin of a check, if a host has started it as such.
