@@ -12,9 +12,7 @@ mod matrix;
 mod samples;
 mod table;
 
-use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Instant;
@@ -23,7 +21,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::no_std::executables;
-use crate::process::{display, stdout_of};
+use crate::process::{display, status_and_last_lines, stdout_of};
 use crate::project::Project;
 use crate::steps::cargo_in;
 use crate::tools::{self, Presence, StepOutcome};
@@ -55,8 +53,6 @@ Examples:
 
 /// Exit status of a check that lacks a tool.
 const MISSING: i32 = 77;
-/// How many lines of what a check printed are in the error, or searched for what is missing.
-const LAST_LINES: usize = 60;
 const CLI: &str = "pipeplug";
 /// Samples in Rust that the checks call, and are called by. They are in the folder of `pipeplug`.
 const SAMPLES: [&str; 3] = ["echo", "sample1", "greeter"];
@@ -113,7 +109,8 @@ fn check_each<'a>(
         command.current_dir(&project.root).env("PIPEPLUG", pipeplug);
         println!("\n{name}: $ {}", display(&command));
         let started = Instant::now();
-        let result = run_check(&mut command).and_then(|(status, last)| judge(status, &last));
+        let result =
+            status_and_last_lines(&mut command).and_then(|(status, last)| judge(status, &last));
         let took = started.elapsed().as_secs_f64();
         match result {
             Ok(Presence::Here) => {
@@ -183,33 +180,6 @@ fn build(project: &Project) -> anyhow::Result<PathBuf> {
     Ok(cli.with_context(|| format!("cargo built no program {CLI}"))?.path)
 }
 
-/// Runs a check with its output passed on as it comes, and gives the last lines of that.
-fn run_check(command: &mut Command) -> anyhow::Result<(ExitStatus, Vec<String>)> {
-    let line = display(command);
-    let mut attempt = || -> io::Result<_> {
-        let (output, input) = io::pipe()?;
-        command.stdout(input.try_clone()?).stderr(input);
-        let child = command.spawn();
-        // What the command holds of the pipe would keep it open for ever.
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-        let mut child = child?;
-
-        let mut last = VecDeque::new();
-        let mut output = BufReader::new(output);
-        let mut line = Vec::new();
-        while output.read_until(b'\n', &mut line)? > 0 {
-            io::stdout().write_all(&line)?;
-            if last.len() == LAST_LINES {
-                last.pop_front();
-            }
-            last.push_back(String::from_utf8_lossy(line.trim_ascii_end()).into_owned());
-            line.clear();
-        }
-        Ok((child.wait()?, Vec::from(last)))
-    };
-    attempt().with_context(|| format!("cannot run `{line}`"))
-}
-
 /// Tells how a check ended.
 ///
 /// # Errors
@@ -230,9 +200,10 @@ fn judge(status: ExitStatus, last: &[String]) -> anyhow::Result<Presence> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::LAST_LINES;
 
     fn ended(script: &str) -> (ExitStatus, Vec<String>) {
-        run_check(Command::new("sh").args(["-c", script])).unwrap()
+        status_and_last_lines(Command::new("sh").args(["-c", script])).unwrap()
     }
 
     #[test]

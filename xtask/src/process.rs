@@ -17,7 +17,7 @@ pub(crate) fn cargo() -> Command {
 
 /// How many lines of what a failed command printed are shown again at the end of a run in CI, where
 /// often nothing but the end of the output is kept.
-const LAST_LINES: usize = 120;
+pub(crate) const LAST_LINES: usize = 120;
 
 /// Shows the command, runs it with this program's stdin, stdout and stderr, and waits for it. With
 /// CI=true the last lines of what it printed are in the error.
@@ -27,41 +27,50 @@ const LAST_LINES: usize = 120;
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let line = display(command);
     println!("$ {line}");
-    let (status, printed) = if tools::in_ci() {
-        status_and_last_lines(command)
+    let (status, last) = if tools::in_ci() {
+        status_and_last_lines(command)?
     } else {
-        command.status().map(|status| (status, String::new()))
-    }
-    .with_context(|| format!("cannot start `{line}`"))?;
+        let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+        (status, Vec::new())
+    };
     if !status.success() {
+        let printed: String = last.iter().map(|line| format!("\n{line}")).collect();
         bail!("`{line}` ended with {status}{printed}");
     }
     Ok(())
 }
 
-/// Runs the command with its stdout and stderr passed on as they come, and gives their last lines,
-/// each behind a line feed.
-fn status_and_last_lines(command: &mut Command) -> io::Result<(ExitStatus, String)> {
-    let (output, input) = io::pipe()?;
-    command.stdout(input.try_clone()?).stderr(input);
-    let child = command.spawn();
-    // What the command holds of the pipe would keep it open for ever.
-    command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
-    let mut child = child?;
+/// Runs the command with its stdout and stderr passed on as they come, and gives the last
+/// [`LAST_LINES`] of both, in the order in which they came.
+///
+/// # Errors
+/// It could not be started, or its output could not be passed on.
+pub(crate) fn status_and_last_lines(
+    command: &mut Command,
+) -> anyhow::Result<(ExitStatus, Vec<String>)> {
+    let line = display(command);
+    let mut attempt = || -> io::Result<_> {
+        let (output, input) = io::pipe()?;
+        command.stdout(input.try_clone()?).stderr(input);
+        let child = command.spawn();
+        // What the command holds of the pipe would keep it open for ever.
+        command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
+        let mut child = child?;
 
-    let mut last = VecDeque::new();
-    let mut output = BufReader::new(output);
-    let mut line = Vec::new();
-    while output.read_until(b'\n', &mut line)? > 0 {
-        io::stdout().write_all(&line)?;
-        if last.len() == LAST_LINES {
-            last.pop_front();
+        let mut last = VecDeque::new();
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line)? > 0 {
+            io::stdout().write_all(&line)?;
+            if last.len() == LAST_LINES {
+                last.pop_front();
+            }
+            last.push_back(String::from_utf8_lossy(line.trim_ascii_end()).into_owned());
+            line.clear();
         }
-        last.push_back(String::from_utf8_lossy(line.trim_ascii_end()).into_owned());
-        line.clear();
-    }
-    let printed = last.iter().map(|line| format!("\n{line}")).collect();
-    Ok((child.wait()?, printed))
+        Ok((child.wait()?, Vec::from(last)))
+    };
+    attempt().with_context(|| format!("cannot run `{line}`"))
 }
 
 /// Returns what the command prints on stdout. Its stderr goes to the terminal.
@@ -137,14 +146,10 @@ mod tests {
     #[test]
     fn the_last_lines_of_a_command_are_those_of_stdout_and_stderr() {
         let script = "for i in $(seq 200); do echo out $i; done; echo err >&2; exit 3";
-        let (status, printed) =
+        let (status, last) =
             status_and_last_lines(Command::new("sh").args(["-c", script])).unwrap();
         assert_eq!(status.code(), Some(3));
-        assert_eq!(
-            printed.lines().count(),
-            LAST_LINES + 1,
-            "with the empty one before the first line feed"
-        );
-        assert!(printed.ends_with("\nout 200\nerr"), "{printed}");
+        assert_eq!(last.len(), LAST_LINES);
+        assert!(last.ends_with(&["out 200".into(), "err".into()]), "{last:?}");
     }
 }

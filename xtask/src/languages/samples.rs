@@ -10,8 +10,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use super::{Language, judge, run_check};
-use crate::process::quote;
+use super::{Language, judge};
+use crate::process::{quote, status_and_last_lines};
 use crate::project::Project;
 use crate::tools::Presence;
 
@@ -36,7 +36,7 @@ impl Samples {
     pub(super) fn build(language: &Language, folder: &Path) -> anyhow::Result<Self> {
         let (name, script) = (language.name.clone(), language.check.with_file_name("samples.sh"));
         let dir = folder.join(&name);
-        let (status, last) = run_check(Command::new(&script).arg(&dir))?;
+        let (status, last) = status_and_last_lines(Command::new(&script).arg(&dir))?;
         let presence = judge(status, &last)
             .with_context(|| format!("cannot build the samples by {}", script.display()))?;
         Ok(Self {
