@@ -166,6 +166,17 @@ def asks(request: Request) -> bytes:
 
 
 @plugin.command
+def asks_same(request: Request) -> bytes:
+    """Has the host call back."""
+    return request.peer.call(request.text)
+
+
+@plugin.command
+def nests(request: Request) -> bytes:
+    return request.peer.call("nests")
+
+
+@plugin.command
 def upper(request: Request) -> str:
     count = 0
     for part in request.parts:

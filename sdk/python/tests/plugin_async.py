@@ -43,6 +43,16 @@ async def hang(request: AsyncRequest) -> None:
 
 
 @plugin.command
+async def stubborn(request: AsyncRequest) -> str:
+    """Answers although its caller has given up."""
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        print("the handler goes on", file=sys.stderr, flush=True)
+    return "late"
+
+
+@plugin.command
 async def upper(request: AsyncRequest) -> str:
     count = 0
     async for part in request.parts:

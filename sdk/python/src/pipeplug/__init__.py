@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ._commands import Commands
-from ._connection import Connection, Parts, PartSender, PendingCall, Request, Stream
+from ._connection import Connection, PendingCall
 from ._errors import (
     CallCancelled,
     CallError,
@@ -12,6 +12,7 @@ from ._errors import (
     ConnectionClosed,
     EnoughParts,
     Failure,
+    MethodError,
     PipeplugError,
     RegisterError,
     StartError,
@@ -22,8 +23,9 @@ from ._guest import Guest, Host
 from ._host import Plugin
 from ._negotiation import Progress
 from ._options import Data, Options
+from ._request import Request
 from ._service import method, service
-from ._types import MethodError
+from ._streams import Parts, PartSender, Stream
 
 if TYPE_CHECKING:
     from ._aio import AsyncConnection, AsyncParts, AsyncPartSender, AsyncRequest, AsyncStream

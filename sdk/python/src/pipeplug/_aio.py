@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import AsyncIterator, Callable, Mapping, Optional, Sequence, Type
 
-from ._connection import ProgressHook, Request, RequestBase, ServiceT, make_context
-from ._errors import CallCancelled, CallFailed, CallTimeout, Failure, StreamError
+from ._connection import ProgressHook, ServiceT, make_context
+from ._errors import CallFailed, CallTimeout, Failure, StreamError
 from ._handlers import Handlers
 from ._loop import LoopDriver
 from ._negotiation import Progress
 from ._options import Data, to_bytes
 from ._parts import PartSink, PartSource
+from ._request import Request, RequestBase
 from ._sending import Call, Incoming
 from ._session import Session
 
@@ -36,8 +36,8 @@ class AsyncConnection:
         `timeout` is in seconds; the other side is told of it. `values` go with the call, and with those that its
         handler makes. `progress` is called with each report of the handler.
         """
-        call, deadline = await self._open(command, data, timeout, values, progress, "")
-        await self._driver.wait_call_async(call, deadline)
+        call = await self._open(command, data, timeout, values, progress, "")
+        await self._driver.wait_call_async(call)
         return call.result()
 
     async def notify(self, command: str, data: Data = b"", *, values: Optional[Mapping[str, str]] = None) -> None:
@@ -57,8 +57,7 @@ class AsyncConnection:
     ) -> AsyncStream:
         """Makes a call with parts: of the request (`send`), of the reply (`receive`), or both."""
         words = " ".join(["send"] * send + ["receive"] * receive)
-        call, deadline = await self._open(command, data, timeout, values, progress, words)
-        return AsyncStream(self, call, deadline)
+        return AsyncStream(self._driver, await self._open(command, data, timeout, values, progress, words))
 
     async def notify_stream(
         self, command: str, data: Data = b"", *, values: Optional[Mapping[str, str]] = None
@@ -71,12 +70,12 @@ class AsyncConnection:
     async def ping(self, timeout: Optional[float] = None) -> None:
         """Waits until the other side shows that it reads."""
         session = self._session
+        deadline, _ = make_context(session, timeout, None, None)
         with session.lock:
-            call = session.open_call("cmd.ping", b"")
+            call = session.open_call("cmd.ping", b"", None, deadline)
             session.sent -= 64 + len("cmd.ping")
         self._driver.flush()
-        deadline = None if timeout is None else time.monotonic() + timeout
-        await self._driver.wait_call_async(call, deadline)
+        await self._driver.wait_call_async(call)
         if call.error is not None and not isinstance(call.error, CallFailed):
             raise call.error
 
@@ -99,7 +98,7 @@ class AsyncConnection:
         values: Optional[Mapping[str, str]],
         progress: Optional[ProgressHook],
         stream: str,
-    ) -> tuple[Call, Optional[float]]:
+    ) -> Call:
         session, driver = self._session, self._driver
         encoded = data if type(data) is bytes else to_bytes(data)
         deadline, context = make_context(session, timeout, values, progress, stream)
@@ -107,12 +106,12 @@ class AsyncConnection:
         if not session.has_room() and not await driver.wait(session.room, session.has_room, deadline):
             raise CallTimeout(command, "not sent: there was no room within its time")
         with session.lock:
-            call = session.open_call(command, encoded, context)
+            call = session.open_call(command, encoded, context, deadline)
             if progress is not None:
                 hook, later = progress, driver.later
                 call.on_progress = lambda report: later.append(lambda: hook(report))
         driver.flush()
-        return call, deadline
+        return call
 
     async def _send_one_way(
         self, command: str, data: Data, values: Optional[Mapping[str, str]], stream: str
@@ -132,14 +131,20 @@ class AsyncConnection:
 class AsyncPartSender:
     """Sends the parts of a request, one-way or reply."""
 
+    #: The call that the parts belong to, whose deadline ends them.
+    _call: Optional[Call] = None
+
     def __init__(self, driver: LoopDriver, sink: PartSink) -> None:
         self._driver, self._sink = driver, sink
 
     async def send(self, part: Data) -> None:
         """Sends a part. Waits while the receiver has a window full of parts."""
-        data, sink, driver = to_bytes(part), self._sink, self._driver
+        data, sink, driver, call = to_bytes(part), self._sink, self._driver, self._call
         while not sink.may_send():
-            await driver.wait(sink, sink.may_send)
+            if not await driver.wait(sink, sink.may_send, None if call is None else call.deadline):
+                driver.expire(call)
+                if call is not None:
+                    call.result()
         with driver.lock:
             sink.send(data)
         driver.flush()
@@ -171,17 +176,19 @@ class AsyncPartSender:
 class AsyncParts(AsyncIterator[bytes]):
     """Receives the parts of a request or reply, in order."""
 
-    def __init__(self, driver: LoopDriver, source: PartSource) -> None:
-        self._driver, self._source = driver, source
+    def __init__(self, driver: LoopDriver, source: PartSource, call: Optional[Call] = None) -> None:
+        self._driver, self._source, self._call = driver, source, call
         source.was_asked = True
 
     def __aiter__(self) -> AsyncParts:
         return self
 
     async def __anext__(self) -> bytes:
-        source, driver = self._source, self._driver
-        if not source.is_ready():
-            await driver.wait(source, source.is_ready)
+        source, driver, call = self._source, self._driver, self._call
+        if not source.is_ready() and not await driver.wait(
+            source, source.is_ready, None if call is None else call.deadline
+        ):
+            driver.expire(call)
         with driver.lock:
             part = source.take()
         if source.session.out:
@@ -201,11 +208,13 @@ class AsyncParts(AsyncIterator[bytes]):
 class AsyncStream(AsyncPartSender):
     """A call with parts: sends those of the request, iterates over those of the reply."""
 
-    def __init__(self, connection: AsyncConnection, call: Call, deadline: Optional[float]) -> None:
-        self._driver, self._call, self._deadline = connection._driver, call, deadline
+    _call: Call
+
+    def __init__(self, driver: LoopDriver, call: Call) -> None:
+        self._driver, self._call = driver, call
         if call.sink is not None:
             self._sink = call.sink
-        self._parts = None if call.source is None else AsyncParts(self._driver, call.source)
+        self._parts = None if call.source is None else AsyncParts(driver, call.source, call)
 
     async def send(self, part: Data) -> None:
         """Sends a part of the request. Waits while the receiver has a window full of parts."""
@@ -237,14 +246,13 @@ class AsyncStream(AsyncPartSender):
 
     async def reply(self) -> bytes:
         """Waits for the reply behind the parts."""
-        await self._driver.wait_call_async(self._call, self._deadline)
+        await self._driver.wait_call_async(self._call)
         return self._call.result()
 
     def cancel(self) -> None:
         """Gives the call up, and ends both directions."""
         with self._driver.lock:
-            error = CallCancelled(self._call.command, "given up by the caller")
-            self._call.session.give_up(self._call, error)
+            self._call.session.cancel(self._call)
         self._driver.flush()
 
     async def __aenter__(self) -> AsyncStream:

@@ -1,29 +1,18 @@
-"""Calls by threads: connections, open calls, streams, and what a handler is given."""
+"""Calls by threads: connections and open calls."""
 
 from __future__ import annotations
 
-import json
 import time
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Generic,
-    Iterable,
-    Iterator,
-    Mapping,
-    Optional,
-    Type,
-    TypeVar,
-)
+from typing import Any, Callable, Dict, Mapping, Optional, Type, TypeVar
 
-from ._errors import CallCancelled, CallTimeout, Failure, StreamError
+from ._errors import CallFailed, CallTimeout
 from ._handlers import CURRENT
 from ._negotiation import Progress
-from ._options import Data, to_bytes
-from ._parts import PartSink, PartSource
-from ._sending import Call, Driver, Incoming
+from ._options import Data, function, seconds, texts, to_bytes
+from ._parts import PartSink
+from ._sending import Call, Driver
 from ._session import Session
+from ._streams import PartSender, Stream, give_up, wait
 
 _monotonic = time.monotonic
 ProgressHook = Callable[[Progress], None]
@@ -37,9 +26,13 @@ def make_context(
     stream: str = "",
 ) -> tuple[Optional[float], Optional[Dict[str, Any]]]:
     """Returns the deadline of a call, and its context, both with what the handler's own call has."""
-    deadline = None if timeout is None else _monotonic() + timeout
+    limit = seconds("timeout", timeout, "no limit")
+    function("progress", progress)
+    deadline = None if limit is None else _monotonic() + limit
     current = CURRENT.get()
     context: Dict[str, Any] = {}
+    if values:
+        values = texts("values", values)
     if current is not None:
         if current.deadline is not None and (deadline is None or current.deadline < deadline):
             deadline = current.deadline
@@ -52,7 +45,7 @@ def make_context(
     if progress is not None:
         context["progress"] = True
     if values:
-        context["values"] = dict(values)
+        context["values"] = values
     return deadline, context or None
 
 
@@ -78,20 +71,20 @@ class Connection:
         """
         if timeout is None and values is None and progress is None and type(data) is bytes:
             alone = None
-            if CURRENT.get() is None and not command.startswith("cmd."):
+            if CURRENT.get() is None and type(command) is str and not command.startswith("cmd."):
                 alone = self._driver.call_alone(command, data)
             if alone is not None:
                 if not alone.done:
-                    self._driver.wait_call(alone, None)
+                    self._driver.wait_call(alone)
                 if alone.error is None:
                     return alone.reply
                 raise alone.error
-        call, deadline = self._open(command, data, timeout, values, progress, "", leads=True)
+        call = self._open(command, data, timeout, values, progress, "", leads=True)
         try:
-            self._driver.wait_call(call, deadline)
+            self._driver.wait_call(call)
         except BaseException:
             # Ctrl-C: the handler learns that its work is not wanted.
-            self._give_up(call)
+            give_up(self._driver, call)
             raise
         return call.result()
 
@@ -105,7 +98,7 @@ class Connection:
         progress: Optional[ProgressHook] = None,
     ) -> PendingCall:
         """Sends a request, and does not wait for its reply: for many calls at once."""
-        return PendingCall(self, *self._open(command, data, timeout, values, progress, ""))
+        return PendingCall(self._driver, self._open(command, data, timeout, values, progress, ""))
 
     def notify(self, command: str, data: Data = b"", *, values: Optional[Mapping[str, str]] = None) -> None:
         """Sends a one-way. Waits for room only."""
@@ -124,7 +117,7 @@ class Connection:
     ) -> Stream:
         """Makes a call with parts: of the request (`send`), of the reply (`receive`), or both."""
         words = " ".join(["send"] * send + ["receive"] * receive)
-        return Stream(self, *self._open(command, data, timeout, values, progress, words))
+        return Stream(self._driver, self._open(command, data, timeout, values, progress, words))
 
     def notify_stream(
         self, command: str, data: Data = b"", *, values: Optional[Mapping[str, str]] = None
@@ -136,9 +129,9 @@ class Connection:
 
     def ping(self, timeout: Optional[float] = None) -> None:
         """Waits until the other side shows that it reads."""
-        call, deadline = self._open("cmd.ping", b"", timeout, None, None, "", True)
-        self._driver.wait_call(call, deadline)
-        if call.error is not None and type(call.error).__name__ != "CallFailed":
+        call = self._open("cmd.ping", b"", timeout, None, None, "", True)
+        self._driver.wait_call(call)
+        if call.error is not None and not isinstance(call.error, CallFailed):
             raise call.error
 
     @property
@@ -162,14 +155,14 @@ class Connection:
         stream: str,
         is_own: bool = False,
         leads: bool = False,
-    ) -> tuple[Call, Optional[float]]:
+    ) -> Call:
         session, driver = self._session, self._driver
         encoded = data if type(data) is bytes else to_bytes(data)
         deadline: Optional[float] = None
         context: Optional[Dict[str, Any]] = None
         if timeout is not None or values or stream or progress is not None or CURRENT.get() is not None:
             deadline, context = make_context(session, timeout, values, progress, stream)
-        if not is_own and command.startswith("cmd."):
+        if not is_own and (type(command) is not str or command.startswith("cmd.")):
             session.check_command(command)
         lock = session.lock
         lock.acquire()
@@ -181,7 +174,7 @@ class Connection:
                         raise CallTimeout(command, "not sent: there was no room within its time")
                 finally:
                     lock.acquire()
-            call = session.open_call(command, encoded, context)
+            call = session.open_call(command, encoded, context, deadline)
             if is_own:
                 session.sent -= 64 + len(command) + len(encoded)
             if progress is not None:
@@ -192,7 +185,7 @@ class Connection:
             lock.release()
         if session.out:
             driver.flush(leads)
-        return call, deadline
+        return call
 
     def _send_one_way(
         self, command: str, data: Data, values: Optional[Mapping[str, str]], stream: str
@@ -216,11 +209,6 @@ class Connection:
         driver.flush()
         return sink
 
-    def _give_up(self, call: Call) -> None:
-        with self._session.lock:
-            self._session.give_up(call, CallCancelled(call.command, "given up by the caller"))
-        self._driver.flush()
-
 
 ServiceT = TypeVar("ServiceT")
 
@@ -228,19 +216,12 @@ ServiceT = TypeVar("ServiceT")
 class PendingCall:
     """A call whose reply is still to come."""
 
-    def __init__(self, connection: Connection, call: Call, deadline: Optional[float]) -> None:
-        self._connection, self._call, self._deadline = connection, call, deadline
+    def __init__(self, driver: Driver, call: Call) -> None:
+        self._driver, self._call = driver, call
 
     def wait(self, timeout: Optional[float] = None) -> bytes:
         """Waits for the reply. A call without a reply within `timeout` seconds is given up."""
-        call = self._call
-        if not call.done:
-            deadline = self._deadline
-            if timeout is not None:
-                end = _monotonic() + timeout
-                deadline = end if deadline is None else min(deadline, end)
-            self._connection._driver.wait_call(call, deadline)
-        return call.result()
+        return wait(self._driver, self._call, timeout)
 
     def is_done(self) -> bool:
         """Tells whether `wait` returns at once."""
@@ -248,234 +229,4 @@ class PendingCall:
 
     def cancel(self) -> None:
         """Gives the call up. The handler learns of it, and `wait` raises `CallCancelled`."""
-        self._connection._give_up(self._call)
-
-
-class PartSender:
-    """Sends the parts of a request, one-way or reply."""
-
-    def __init__(self, driver: Driver, sink: PartSink) -> None:
-        self._driver, self._sink = driver, sink
-
-    def send(self, part: Data) -> None:
-        """Sends a part. Waits while the receiver has a window full of parts."""
-        data, sink, driver = to_bytes(part), self._sink, self._driver
-        lock = driver.lock
-        lock.acquire()
-        try:
-            while not sink.may_send():
-                lock.release()
-                try:
-                    driver.block(sink, sink.may_send)
-                finally:
-                    lock.acquire()
-            sink.send(data)
-        finally:
-            lock.release()
-        driver.flush()
-
-    def finish(self) -> None:
-        """Says that the parts are complete."""
-        with self._driver.lock:
-            if not self._sink.is_finished and self._sink.enough is None:
-                self._sink.check()
-            self._sink.finish()
-        self._driver.flush()
-
-    def abort(self, reason: str) -> None:
-        """Ends the parts early; the receiver gets the reason as an error."""
-        with self._driver.lock:
-            self._sink.finish(reason or "aborted")
-        self._driver.flush()
-
-    def __enter__(self) -> PartSender:
-        return self
-
-    def __exit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
-        if error is not None:
-            self.abort(str(error) or type(error).__name__)
-        elif not self._sink.is_finished and self._sink.enough is None:
-            self.finish()
-
-
-class Parts(Iterator[bytes]):
-    """Receives the parts of a request or reply, in order."""
-
-    def __init__(self, driver: Driver, source: PartSource) -> None:
-        self._driver, self._source = driver, source
-        source.was_asked = True
-
-    def __iter__(self) -> Parts:
-        return self
-
-    def __next__(self) -> bytes:
-        source, driver = self._source, self._driver
-        lock = driver.lock
-        lock.acquire()
-        try:
-            while not source.is_ready():
-                lock.release()
-                try:
-                    driver.block(source, source.is_ready)
-                finally:
-                    lock.acquire()
-            part = source.take()
-        finally:
-            lock.release()
-        if source.session.out:
-            driver.flush()
-        if part is None:
-            raise StopIteration
-        return part
-
-    def enough(self, reason: str = "") -> None:
-        """Tells the sender that no more parts are wanted."""
-        with self._driver.lock:
-            self._source.refuse(reason)
-            self._source.end(None)
-        self._driver.flush()
-
-
-class Stream(PartSender):
-    """A call with parts: sends those of the request, iterates over those of the reply."""
-
-    def __init__(self, connection: Connection, call: Call, deadline: Optional[float]) -> None:
-        self._driver = connection._driver
-        self._pending = PendingCall(connection, call, deadline)
-        self._call = call
-        if call.sink is not None:
-            self._sink = call.sink
-        self._parts = None if call.source is None else Parts(self._driver, call.source)
-
-    def send(self, part: Data) -> None:
-        """Sends a part of the request. Waits while the receiver has a window full of parts."""
-        if self._call.sink is None:
-            raise StreamError("the stream was opened without parts of the request")
-        super().send(part)
-
-    def finish(self) -> None:
-        """Says that the parts of the request are complete."""
-        if self._call.sink is not None:
-            with self._driver.lock:
-                self._sink.finish()
-            self._driver.flush()
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._parts if self._parts is not None else ())
-
-    def enough(self, reason: str = "") -> None:
-        """Takes no more parts of the reply. The reply itself still comes."""
-        if self._parts is not None:
-            self._parts.enough(reason)
-
-    @property
-    def refusal(self) -> Optional[str]:
-        """Reason for which the handler takes no more parts of the request, if it has said so."""
-        return None if self._call.sink is None else self._call.sink.enough
-
-    def reply(self, timeout: Optional[float] = None) -> bytes:
-        """Waits for the reply behind the parts."""
-        return self._pending.wait(timeout)
-
-    def cancel(self) -> None:
-        """Gives the call up, and ends both directions."""
-        self._pending.cancel()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
-        if not self._call.done:
-            self.cancel()
-
-
-PeerT = TypeVar("PeerT")
-
-
-class RequestBase(Incoming, Generic[PeerT]):
-    """What a request has, however it is handled."""
-
-    #: The other side.
-    peer: PeerT
-
-    @property
-    def text(self) -> str:
-        """The data as text."""
-        try:
-            return self.data.decode()
-        except UnicodeDecodeError as error:
-            raise Failure("invalid_argument", f"the data is not UTF-8: {error}") from None
-
-    def json(self) -> Any:
-        """Returns the data as JSON."""
-        try:
-            return json.loads(self.data.decode())
-        except (ValueError, RecursionError) as error:
-            raise Failure("invalid_argument", f"the data is no JSON: {error}") from None
-
-    @property
-    def context(self) -> Mapping[str, str]:
-        """Values that the caller has supplied."""
-        return self.values or {}
-
-    @property
-    def is_cancelled(self) -> bool:
-        """True once the caller has given the call up, or its deadline has passed."""
-        return self.cancelled or (self.deadline is not None and self.deadline <= _monotonic())
-
-    @property
-    def time_left(self) -> Optional[float]:
-        """Seconds up to the deadline of the call; None if it has none."""
-        return None if self.deadline is None else max(0.0, self.deadline - _monotonic())
-
-    @property
-    def has_parts(self) -> bool:
-        """True if parts follow the request."""
-        return self.source is not None
-
-    @property
-    def takes_parts(self) -> bool:
-        """True if the caller takes parts of the reply."""
-        return self.sink is not None
-
-
-class Request(RequestBase[Connection]):
-    """A request or one-way, as a handler gets it. Its methods may be called by any thread."""
-
-    @property
-    def peer(self) -> Connection:  # type: ignore[override]
-        """The other side, which the handler may call."""
-        found: Connection = self.session.peer
-        return found
-
-    @property
-    def _driver(self) -> Driver:
-        return self.peer._driver
-
-    def progress(self, done: int, total: Optional[int] = None, message: Optional[str] = None) -> None:
-        """Reports how far the work is. Costs next to nothing unless the caller wants to know."""
-        if not self.wants_progress:
-            return
-        with self.session.lock:
-            is_due = self.session.report(self, Progress(done, total, message))
-        if is_due:
-            self._driver.flush()
-
-    def wait_cancelled(self, timeout: Optional[float] = None) -> bool:
-        """Sleeps for `timeout` seconds, or until the caller gives the call up. Tells whether it has."""
-        deadline = None if timeout is None else _monotonic() + timeout
-        if self.deadline is not None:
-            deadline = self.deadline if deadline is None else min(deadline, self.deadline)
-        self._driver.block(self, lambda: self.cancelled, deadline)
-        return self.is_cancelled
-
-    @property
-    def parts(self) -> Iterable[bytes]:
-        """The parts that follow the request; none if it has none."""
-        return () if self.source is None else Parts(self._driver, self.source)
-
-    def send(self, part: Data) -> None:
-        """Sends a part of the reply. Waits while the caller has a window full of parts."""
-        if self.sink is None:
-            raise Failure("invalid_argument", f"{self.command} answers with parts: call it by a stream")
-        PartSender(self._driver, self.sink).send(part)
+        give_up(self._driver, self._call)

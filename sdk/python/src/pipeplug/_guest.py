@@ -24,14 +24,16 @@ from typing import (
 )
 
 from . import _negotiation as nego
+from ._codec import CLASSIC, STANDARD
 from ._commands import Commands
-from ._connection import Connection, Request
+from ._connection import Connection
 from ._errors import RegisterError
 from ._handlers import error_text
 from ._logging import JsonHandler, set_level
-from ._options import Options
+from ._options import Options, choice, seconds, texts, time_limit, versions, words
 from ._pipe import Pipe
 from ._register import Ends, runs_on_pipes, take_ends
+from ._request import Request
 from ._sending import Driver
 from ._session import Session
 from ._threads import ThreadDriver
@@ -68,7 +70,7 @@ class HostInfo:
 
     def wait_stopping(self, timeout: Optional[float] = None) -> bool:
         """Sleeps for `timeout` seconds, or until the plugin has to end. Tells whether it has."""
-        return self._stopping.wait(timeout)
+        return self._stopping.wait(seconds("timeout", timeout, "no limit"))
 
 
 class Host(Connection, HostInfo):
@@ -103,12 +105,13 @@ class Guest(Commands):
         args: Optional[List[str]] = None,
     ) -> None:
         self.name = name or os.path.basename(sys.argv[0] or "plugin") or "plugin"
-        self.metadata: Dict[str, str] = dict(metadata or {})
+        self.metadata: Dict[str, str] = texts("metadata", metadata)
         if description is not None:
             self.metadata.setdefault("Description", description)
-        self.interface_versions = sorted(set(interface_versions))
-        self.options, self.format, self.grace = options or Options(), format, grace
-        self._args = args
+        self.interface_versions = versions("interface_versions", interface_versions)
+        self.format = None if format is None else choice("format", format, (STANDARD, CLASSIC))
+        self.options, self.grace = options or Options(), time_limit("grace", grace)
+        self._args = None if args is None else words("args", args)
         super().__init__(self.name, in_order=in_order)
         self._start: Optional[Callable[..., Any]] = None
         self._on_stop: Optional[Callable[[], Any]] = None

@@ -11,7 +11,7 @@ import traceback
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Tuple
 
-from ._errors import Failure
+from ._errors import CallError, Failure, PipeplugError
 from ._options import to_bytes
 from ._sending import Incoming
 
@@ -140,7 +140,7 @@ def check_start(request: Incoming) -> None:
 def error_text(error: BaseException) -> str:
     """Returns the message of an error, with those of its causes."""
     text = str(error)
-    if not isinstance(error, Failure):
+    if not isinstance(error, PipeplugError):
         text = traceback.format_exception_only(type(error), error)[-1].strip()
     cause = error.__cause__
     return f"{text}: {error_text(cause)}" if cause is not None else text
@@ -161,7 +161,11 @@ def answer_error(request: Incoming, error: BaseException, handlers: Handlers) ->
         found = found.__cause__
     if code is None:
         log.debug("the handler of %r failed", request.command, exc_info=error)
-    request.session.respond_error(request, code, error_text(error), data)
+    text = error_text(error)
+    if isinstance(error, CallError) and error.command == request.command:
+        # The caller puts the command before it.
+        text = text[len(error.command) + 2 :]
+    request.session.respond_error(request, code, text, data)
 
 
 def describe(handlers: Iterable[str]) -> List[str]:

@@ -8,7 +8,6 @@ import time
 from typing import Callable, Optional, Tuple
 
 from ._codec import CLASSIC, REQUEST, RESPONSE
-from ._errors import CallCancelled, CallTimeout
 from ._parts import Waitable
 from ._pool import Waiter
 from ._reading import Reading
@@ -125,14 +124,14 @@ class Leading(Reading):
                 waiter.wake()
                 return
 
-    def wait_call(self, call: Call, deadline: Optional[float]) -> None:
-        """Waits for the reply of a call."""
+    def wait_call(self, call: Call) -> None:
+        """Waits for the reply of a call, until its deadline."""
         if call.done:
             return
         lock = self.lock
         lock.acquire()
         leader = self.leader
-        if call.done or deadline is not None or leader is not None:
+        if call.done or call.deadline is not None or leader is not None:
             lock.release()
         else:
             # As `block` does, for most calls.
@@ -151,9 +150,9 @@ class Leading(Reading):
                     self._step_down(me)
             if call.done:
                 return
-        if not self.block(call, lambda: call.done, deadline):
+        if not self.block(call, lambda: call.done, call.deadline):
             with lock:
-                self.session.give_up(call, CallTimeout(call.command, "no reply within its time"))
+                self.session.expire(call)
             self.flush()
 
     def call_alone(self, command: str, data: bytes) -> Optional[Call]:
@@ -223,7 +222,7 @@ class Leading(Reading):
                 self.pump(me, None, False)
         except BaseException:
             with lock:
-                session.give_up(call, CallCancelled(command, "given up by the caller"))
+                session.cancel(call)
             raise
         finally:
             if self.leader is me:

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any, Callable, Deque, List, Optional, Set
 
 from ._codec import BrokenStream
-from ._errors import CallCancelled, CallTimeout, Failure
+from ._errors import Failure
 from ._handlers import CURRENT, Handler, Handlers, answer_error, check_start, encode_result
 from ._parts import Waitable
 from ._pipe import Pipe
@@ -31,6 +31,7 @@ class LoopDriver:
     def __init__(self, session: Session, pipe: Pipe, handlers: Handlers) -> None:
         self.session, self.pipe, self.handlers = session, pipe, handlers
         self.lock = session.lock
+        session.largest_write = pipe.largest_write
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._pool = Pool(session.options.handlers)
@@ -380,22 +381,26 @@ class LoopDriver:
                     timer.cancel()
                 target.remove_waiter(wake)
 
-    async def wait_call_async(self, call: Call, deadline: Optional[float]) -> None:
-        """Waits for the reply of a call. A task that is cancelled gives the call up."""
+    async def wait_call_async(self, call: Call) -> None:
+        """Waits for the reply of a call, until its deadline. A task that is cancelled gives the call up."""
         if call.done:
             return
         try:
-            if await self.wait(call, lambda: call.done, deadline):
+            if await self.wait(call, lambda: call.done, call.deadline):
                 return
-            error: Any = CallTimeout(call.command, "no reply within its time")
         except asyncio.CancelledError:
             with self.lock:
-                self.session.give_up(call, CallCancelled(call.command, "given up by the caller"))
+                self.session.cancel(call)
             self._flush()
             raise
-        with self.lock:
-            self.session.give_up(call, error)
-        self._flush()
+        self.expire(call)
+
+    def expire(self, call: Optional[Call]) -> None:
+        """Ends a call at its deadline; that of nothing has none, and the connection has ended."""
+        if call is not None:
+            with self.lock:
+                self.session.expire(call)
+            self._flush()
 
     def block(self, target: Waitable, is_ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
         """Waits on a thread that is not the loop's."""
@@ -419,11 +424,11 @@ class LoopDriver:
                     target.remove_waiter(waiter.wake)
             return True
 
-    def wait_call(self, call: Call, deadline: Optional[float]) -> None:
+    def wait_call(self, call: Call) -> None:
         """Waits for the reply of a call on a thread that is not the loop's."""
-        if not call.done and not self.block(call, lambda: call.done, deadline):
+        if not call.done and not self.block(call, lambda: call.done, call.deadline):
             with self.lock:
-                self.session.give_up(call, CallTimeout(call.command, "no reply within its time"))
+                self.session.expire(call)
             self.flush()
 
     def call_alone(self, command: str, data: bytes) -> Optional[Call]:
@@ -467,10 +472,18 @@ class LoopDriver:
             self.session.close(reason)
         self.finish()
 
-    def _cut(self) -> None:
+    def _stop_writing(self) -> None:
         if self._waits_to_write:
             self._waits_to_write = False
             self.loop.remove_writer(self.pipe.writer)
+
+    def cut_writer(self) -> None:
+        """Ends the direction to the other side."""
+        self._stop_writing()
+        self.pipe.cut_writer()
+
+    def _cut(self) -> None:
+        self._stop_writing()
         self.pipe.cut()
 
     def _check_end(self) -> None:
@@ -493,9 +506,7 @@ class LoopDriver:
         if self._reads:
             self._reads = False
             self.loop.remove_reader(self.pipe.reader)
-        if self._waits_to_write:
-            self._waits_to_write = False
-            self.loop.remove_writer(self.pipe.writer)
+        self._stop_writing()
         for task in list(self._tasks):
             if task is not asyncio.current_task(self.loop):
                 task.cancel()

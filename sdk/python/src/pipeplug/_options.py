@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Union
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Union
 
+#: Seconds that stand for a time without an end: the calls of the system do not take all numbers.
+LONGEST = 1e9
 #: What is sent: bytes, or text that is encoded as UTF-8.
 Data = Union[bytes, bytearray, memoryview, str]
 
@@ -32,6 +35,14 @@ class Options:
     #: Bytes of responses that may wait for a peer that does not read.
     unread: int = 16 << 20
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value) is not int:
+                raise TypeError(f"{field.name} is a whole number, not {_kind(value)}")
+            if value < 0:
+                raise ValueError(f"{field.name} is a whole number from 0, not {value}")
+
 
 def to_bytes(data: Data) -> bytes:
     """Returns data as bytes."""
@@ -42,3 +53,80 @@ def to_bytes(data: Data) -> bytes:
     if isinstance(data, (bytearray, memoryview)):
         return bytes(data)
     raise TypeError(f"data is bytes or str, not {type(data).__name__}")
+
+
+def seconds(name: str, value: Any, or_none: str = "") -> Optional[float]:
+    """Returns a time that a user gives, in seconds; None for none, if `or_none` says what that means.
+
+    Errors name the parameter: what is wrong would otherwise be told by code that the user has not called.
+    """
+    if value is None and or_none:
+        return None
+    if type(value) is not float:
+        if isinstance(value, (str, bool)) or not hasattr(value, "__float__"):
+            also = f", or None for {or_none}" if or_none else ""
+            raise TypeError(f"{name} is a number of seconds, as 5 or 0.5{also}; not {_kind(value)}")
+        value = float(value)
+    if math.isnan(value):
+        raise ValueError(f"{name} is a number of seconds, not nan")
+    found: float = min(value, LONGEST)
+    return found
+
+
+def time_limit(name: str, value: Any) -> float:
+    """Returns a time that a user has to give, in seconds."""
+    found = seconds(name, value)
+    assert found is not None
+    return found
+
+
+def texts(name: str, value: Optional[Mapping[str, str]]) -> Dict[str, str]:
+    """Returns texts by name; none for None."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} is a dict of texts, not {_kind(value)}")
+    for key, text in value.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise TypeError(f"{name}[{key!r}] is a text, not {_kind(text)}; write its name and value as str")
+    return dict(value)
+
+
+def words(name: str, value: Sequence[str]) -> List[str]:
+    """Returns a list of texts, which is not one text."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} is a list of texts, as [{value!r}]; not {_kind(value)}")
+    found = list(value)
+    for word in found:
+        if not isinstance(word, str):
+            raise TypeError(f"{name} is a list of texts, in which there is {_kind(word)}")
+    return found
+
+
+def versions(name: str, value: Iterable[int]) -> List[int]:
+    """Returns versions of an interface, in order."""
+    found = set(value)
+    for version in found:
+        if type(version) is not int or not 0 <= version < 1 << 32:
+            raise ValueError(
+                f"{name} are whole numbers from 0 to {(1 << 32) - 1}, among which there is {_kind(version)}"
+            )
+    return sorted(found)
+
+
+def function(name: str, value: Optional[Callable[..., Any]]) -> None:
+    """Raises an error for what cannot be called."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} is a function, not {_kind(value)}")
+
+
+def choice(name: str, value: str, choices: Sequence[str]) -> str:
+    """Returns a word that is one of some."""
+    if value not in choices:
+        raise ValueError(f"{name} is one of {', '.join(choices)}; not {value!r}")
+    return value
+
+
+def _kind(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:39] + '…'}"

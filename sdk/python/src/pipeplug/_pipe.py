@@ -12,14 +12,16 @@ import termios
 from typing import TYPE_CHECKING, List, Optional, Union
 
 from ._codec import CLASSIC, LARGE, Decoder
+from ._sending import PIPE_BUF
 
 if TYPE_CHECKING:
     from ._session import Session
 
 Piece = Union[bytes, memoryview]
-PIPE_BUF = 4096
 _SET_SIZE, _GET_SIZE = 1031, 1032  # F_SETPIPE_SZ, F_GETPIPE_SZ: fcntl(2) on Linux
 _LARGEST_PIPE = 1 << 20
+#: Bytes that a pipe holds unless it is grown.
+DEFAULT_PIPE = 64 << 10
 _READ = 64 << 10
 _BATCH = 512 << 10
 
@@ -161,6 +163,15 @@ class Pipe:
                 # The user has too many such pipes: fs.pipe-user-pages-soft, proc_sys_fs(5).
                 self._may_grow = False
 
+    def largest_write(self, size: int) -> int:
+        """Returns how many bytes one write can take at most, after making room for that many where it can."""
+        if self._is_socket:
+            # Its room cannot be told: it is that of the receiver as well.
+            return size
+        if self._may_grow and size > DEFAULT_PIPE:
+            self._grow(min(size, _LARGEST_PIPE))
+        return DEFAULT_PIPE if self._capacity is None else max(DEFAULT_PIPE, self._capacity)
+
     def _classic_batch(self, session: Session) -> List[Piece]:
         """Takes what may be written at once, by "Writes of the classic format" of the protocol."""
         out = session.out
@@ -172,11 +183,9 @@ class Pipe:
                 size += len(out[0])
                 pieces.append(out.popleft())
             return [b"".join(pieces)]
-        if self._may_grow and len(first) <= _LARGEST_PIPE:
-            self._grow(len(first))
-            if self._capacity is not None and self._capacity >= len(first) and self._unread():
-                self.waits_for_empty = True
-                return []
+        if not self._is_socket and len(first) <= self.largest_write(len(first)) and self._unread():
+            self.waits_for_empty = True
+            return []
         self.waits_for_empty = False
         return [out.popleft()]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +14,9 @@ from collections import deque
 from typing import Callable, Deque, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
 
 from ._codec import CLASSIC
+from ._diagnosis import cannot_start
 from ._errors import StartError
+from ._options import function, texts, words
 from ._register import peer_uid
 
 Program = Union[str, "os.PathLike[str]", Sequence[str]]
@@ -53,15 +54,17 @@ class Process:
     ) -> None:
         single = isinstance(program, (str, os.PathLike))
         command = [os.fspath(program)] if single else [os.fspath(it) for it in program]  # type: ignore[arg-type,union-attr]
-        if not command:
-            raise StartError("the command of the plugin is empty")
+        if not command or not command[0]:
+            raise StartError("the command of the plugin is empty: give the path of a program")
+        own = words("args", args)
+        function("on_line", on_line)
+        environment = None if env is None else texts("env", env)
         self.name = name or os.path.basename(command[-1])
         self.on_line = on_line
         self._tail: Deque[str] = deque(maxlen=_TAIL)
         reader, their_writer = os.pipe()
         their_reader, self_writer = os.pipe()
         errors, their_errors = os.pipe()
-        own = list(args)
         if stdio:
             look_alike = len(own) > 1 and all(re.fullmatch("[0-9]+", it) for it in own[:2])
             numbers = ["0", "1"] if look_alike or format == CLASSIC else []
@@ -76,29 +79,19 @@ class Process:
                 pass_fds=() if stdio else (their_reader, their_writer),
                 # Of its own: Ctrl-C is for the host, which then stops its plugins.
                 start_new_session=True,
-                env=None if env is None else dict(env),
+                env=environment,
                 cwd=cwd,
             )
         except OSError as error:
             for descriptor in (reader, self_writer, errors):
                 os.close(descriptor)
-            raise StartError(self._cannot_start(command[0], error)) from error
+            raise StartError(cannot_start(command[0], cwd, environment, error)) from None
         finally:
             for descriptor in (their_reader, their_writer, their_errors):
                 os.close(descriptor)
         self.reader, self.writer = reader, self_writer
         self._errors = threading.Thread(target=self._read_lines, args=(errors,), name="pipeplug-stderr", daemon=True)
         self._errors.start()
-
-    def _cannot_start(self, path: str, error: OSError) -> str:
-        if isinstance(error, FileNotFoundError):
-            if "/" not in path and os.path.exists(path):
-                return f'plugin "{path}" was looked for on PATH: write ./{path} for the file here'
-            if shutil.which(path) is None:
-                return f'there is no plugin "{path}": {error.strerror}'
-        if isinstance(error, PermissionError):
-            return f'plugin "{path}" is not executable: chmod +x {path}'
-        return f'plugin "{path}" could not be started: {error}'
 
     def _read_lines(self, descriptor: int) -> None:
         rest = b""

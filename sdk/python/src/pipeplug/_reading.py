@@ -8,13 +8,17 @@ import time
 from typing import List, Optional, Tuple
 
 from ._codec import REQUEST, RESPONSE, BrokenStream, Chunk
-from ._pipe import PIPE_BUF
 from ._running import SLOW, Running
-from ._sending import OVERHEAD
+from ._sending import OVERHEAD, PIPE_BUF
 from ._writing import PAYS, SPIN, Term
 
 _monotonic = time.monotonic
 _now = time.perf_counter
+
+
+def _milliseconds(deadline: float) -> float:
+    """Returns the time up to a deadline, for poll(2), whose time is an int. The waits are repeated."""
+    return min(max(0.0, (deadline - _monotonic()) * 1000), 1e9)
 
 
 class Reading(Running):
@@ -34,7 +38,7 @@ class Reading(Running):
                 return data
         poller, timeout = me.poll_reader, None
         if deadline is not None:
-            timeout = max(0.0, (deadline - _monotonic()) * 1000)
+            timeout = _milliseconds(deadline)
         if me.may_be_taken:
             with self.lock:
                 if self.leader is not me:
@@ -98,7 +102,7 @@ class Reading(Running):
         session, pipe = self.session, self.pipe
         poller = select.poll()
         poller.register(self._wake_reader, select.POLLIN)
-        timeout = None if deadline is None else max(0.0, (deadline - _monotonic()) * 1000)
+        timeout = None if deadline is None else _milliseconds(deadline)
         if session.out and not self._is_writing:
             if pipe.waits_for_empty:
                 timeout = 1.0

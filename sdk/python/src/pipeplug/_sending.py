@@ -10,12 +10,14 @@ from typing import Any, Callable, Deque, Dict, Mapping, Optional, Protocol, Tupl
 
 from . import _negotiation as nego
 from ._codec import CLASSIC, LARGE, ONE_WAY, REQUEST, RESPONSE, Decoder, Encoder
-from ._errors import CallError, ConnectionClosed, Unsupported
+from ._errors import CallCancelled, CallError, CallTimeout, ConnectionClosed, Unsupported
 from ._options import Options
 from ._parts import PartSink, PartSource, Waitable
 
 log = logging.getLogger("pipeplug")
 
+#: Bytes that a pipe takes as a whole or not at all: pipe(7).
+PIPE_BUF = 4096
 #: Weight of a chunk besides its command and buffer.
 OVERHEAD = 64
 _INSTEAD = {
@@ -45,8 +47,8 @@ class Driver(Protocol):
         """Waits until the state of a target is right. Returns false at the deadline."""
         ...
 
-    def wait_call(self, call: Call, deadline: Optional[float]) -> None:
-        """Waits for the reply of a call."""
+    def wait_call(self, call: Call) -> None:
+        """Waits for the reply of a call, until its deadline."""
 
     def call_alone(self, command: str, data: bytes) -> Optional[Call]:
         """Makes a call while nothing else is open. None if it takes the usual way."""
@@ -58,12 +60,23 @@ class Call(Waitable):
     done = False
     reply = b""
     error: Optional[CallError] = None
+    #: Time at which the caller gives it up, whether a thread waits or not: what comes later is no answer.
+    deadline: Optional[float] = None
     on_progress: Optional[Callable[[nego.Progress], None]] = None
     sink: Optional[PartSink] = None
     source: Optional[PartSource] = None
 
     def __init__(self, session: Sending, thread_id: int, command: str) -> None:
         self.session, self.thread_id, self.command = session, thread_id, command
+
+    def is_late(self) -> bool:
+        """Tells whether its deadline has passed."""
+        return self.deadline is not None and self.deadline <= time.monotonic()
+
+    def until(self, deadline: float) -> None:
+        """Brings its deadline forward."""
+        if self.deadline is None or deadline < self.deadline:
+            self.deadline = deadline
 
     def result(self) -> bytes:
         """Returns the reply of a call that is done."""
@@ -138,6 +151,10 @@ class Sending:
         self._context: Optional[Tuple[int, nego.Context]] = None
         self.unasked = 0
         self._warned: Dict[str, int] = {}
+        #: True for a peer of the classic format that may read a buffer by one read(2), and lose what comes later.
+        self.reads_once = False
+        #: Most bytes of a chunk that the pipe takes in one write, if it is made larger where it can be.
+        self.largest_write: Callable[[int], int] = lambda size: size
 
     # What is sent.
 
@@ -174,17 +191,40 @@ class Sending:
 
     def check_command(self, command: str) -> None:
         """Raises an error for a command that belongs to the protocol."""
+        if not isinstance(command, str):
+            raise TypeError(f"a command is text, as 'echo'; not {command!r}")
         if command.startswith("cmd."):
             instead = _INSTEAD.get(command)
             use = f": use {instead}" if instead else ""
             raise CallError(command, f"commands that begin with `cmd.` belong to the protocol{use}")
 
-    def open_call(self, command: str, data: bytes, context: Optional[Dict[str, Any]] = None) -> Call:
+    def check_size(self, command: str, data: bytes) -> Optional[str]:
+        """Returns why a peer cannot read a chunk; None if it can."""
+        # At most: two numbers of 20 digits, a direction and four separators.
+        size = len(command.encode()) + len(data) + 45
+        if size <= PIPE_BUF or size <= (limit := self.largest_write(size)):
+            return None
+        return (
+            f"the buffer is {len(data)} bytes long, and a chunk of the classic format is cut past {limit} bytes: the"
+            " other side may read a buffer all at once, as its metadata has no `pipeplug.protocol`; use the standard"
+            " format, smaller buffers, or that key in the metadata if it reads them to their end"
+        )
+
+    def open_call(
+        self, command: str, data: bytes, context: Optional[Dict[str, Any]] = None, deadline: Optional[float] = None
+    ) -> Call:
         """Sends a request, for which there is room."""
         if self.closed is not None:
             raise ConnectionClosed(command, f"not sent, {self.closed}")
+        if deadline is not None and deadline <= time.monotonic():
+            raise CallTimeout(
+                command, "not sent: its time, or that of the request whose handler makes the call, has passed already"
+            )
+        if self.reads_once:
+            self._refuse_large(command, data)
         self.last_id = thread_id = self.last_id + 1
         call = Call(self, thread_id, command)
+        call.deadline = deadline
         if context:
             self._send_context(call.command, thread_id, context)
             words = context.get("stream", "")
@@ -202,6 +242,8 @@ class Sending:
         """Sends a one-way, for which there is room. Returns the sender of its parts, if it has any."""
         if self.closed is not None:
             raise ConnectionClosed(command, f"not sent, {self.closed}")
+        if self.reads_once:
+            self._refuse_large(command, data)
         thread_id, sink = 0, None
         if context:
             self.last_id = thread_id = self.last_id + 1
@@ -212,6 +254,11 @@ class Sending:
         self.queue(thread_id, ONE_WAY, command, data)
         self.sent += OVERHEAD + len(command if command.isascii() else command.encode()) + len(data)
         return sink
+
+    def _refuse_large(self, command: str, data: bytes) -> None:
+        problem = self.check_size(command, data)
+        if problem is not None:
+            raise CallError(command, f"not sent: {problem}")
 
     def _send_context(self, command: str, thread_id: int, context: Dict[str, Any]) -> None:
         if not self.has("context"):
@@ -231,6 +278,14 @@ class Sending:
             )
         self.queue(thread_id, ONE_WAY, "cmd.context", encoded)
 
+    def cancel(self, call: Call) -> None:
+        """Ends a call that its own side no longer wants."""
+        self.give_up(call, CallCancelled(call.command, "given up by the caller"))
+
+    def expire(self, call: Call) -> None:
+        """Ends a call at its deadline."""
+        self.give_up(call, CallTimeout(call.command, "no reply within its time"))
+
     def give_up(self, call: Call, error: CallError) -> None:
         """Ends a call without its reply, and tells the other side."""
         if call.done:
@@ -246,6 +301,11 @@ class Sending:
         """Answers a request with its result."""
         if request.answered:
             return
+        if self.reads_once and not request.is_one_way:
+            problem = self.check_size(request.command, data)
+            if problem is not None:
+                self.respond_error(request, "too_large", problem, None)
+                return
         if request.sink is None and request.source is None and request.late_report is None:
             # Most requests.
             request.answered = True

@@ -26,13 +26,14 @@ from typing import (
 )
 
 from . import _negotiation as nego
-from ._errors import CallFailed, Failure, PipeplugError, Unsupported
-from ._types import STREAMS, MethodError, Misfit, bare, docs_of, from_json, schema, to_json
+from ._errors import CallFailed, Failure, MethodError, PipeplugError, Unsupported
+from ._types import STREAMS, Misfit, bare, docs_of, from_json, schema, to_json
 
 if TYPE_CHECKING:
     from ._aio import AsyncConnection, AsyncStream
-    from ._connection import Connection, Stream
+    from ._connection import Connection
     from ._handlers import Handlers
+    from ._streams import Stream
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -157,8 +158,7 @@ class Method:
 
     def failure(self, error: MethodError) -> Failure:
         """Returns the failure that carries an error of the method."""
-        text = str(error) or type(error).__name__
-        return Failure("method_error", text, to_json(error))
+        return Failure("method_error", error._message(), to_json(error))
 
     # Of the side that calls.
 
@@ -201,8 +201,9 @@ class Method:
         """Returns the method's own error, if that is why a call has failed."""
         if self.error is not None and error.code == "method_error" and error.data is not None:
             try:
-                own: Exception = from_json(self.error, error.data)
-                return own
+                own: MethodError = from_json(self.error, error.data)
+                # Without a text of its own, that of Python is the data once more.
+                return own if error.message == own._message() else own.with_message(error.message)
             except Misfit:
                 pass
         return error
@@ -242,7 +243,7 @@ class Interface:
             return f"{self.name}/{self.version}"
         return f"{self.name}/{self.oldest}-{self.version}"
 
-    def check(self, services: str) -> None:
+    def check(self, services: str, other: str) -> None:
         """Raises an error unless one of the services of the other side is this one."""
         for word in services.split():
             name, _, range_ = word.partition("/")
@@ -257,8 +258,8 @@ class Interface:
                     f"the service has the versions {range_}, the caller needs {self.version}: upgrade the {older}",
                 )
             return
-        has = f"it has {services}" if services else "it has no services"
-        raise Unsupported(self.name, f"the other side does not have this service; {has}")
+        has = f"it has {', '.join(services.split())}" if services.strip() else "it has no services"
+        raise Unsupported(self.name, f"{other} does not have this service; {has}")
 
 
 def service(
@@ -300,6 +301,9 @@ def method(
     are None.
     """
 
+    if error is not None and not (isinstance(error, type) and issubclass(error, MethodError)):
+        raise TypeError(f"the error of a method is a subclass of MethodError, not {error!r}")
+
     def decorate(function: F) -> F:
         function.__pipeplug__ = {  # type: ignore[attr-defined]
             "error": error,
@@ -330,6 +334,9 @@ class ServiceSet:
 
     def add(self, implementation: object, handlers: Handlers) -> None:
         """Adds the commands of an implementation."""
+        if isinstance(implementation, type):
+            name = implementation.__name__
+            raise TypeError(f"service() takes the object that answers, as {name}(), not its class")
         interface = interface_of(type(implementation))
         self._interfaces.append(interface)
         for it in interface.methods:
@@ -402,10 +409,14 @@ async def _items(it: Method, parts: AsyncIterator[bytes]) -> AsyncIterator[Any]:
 
 
 def _client(kind: Type[T], connection: Any, make: Callable[[Method, Any], Any]) -> T:
+    if not isinstance(kind, type):
+        raise TypeError(f"client() takes the class of a service, not {kind!r}")
     interface = interface_of(kind)
     metadata = getattr(connection, "metadata", None)
     if metadata is not None:
-        interface.check(metadata.get("pipeplug.services", ""))
+        name = getattr(connection, "name", None)
+        other = "the other side" if name is None else f'plugin "{name}"'
+        interface.check(metadata.get("pipeplug.services", ""), other)
     methods: Dict[str, Any] = {it.attribute: make(it, connection) for it in interface.methods}
     methods["__init__"] = lambda self: None
     made: T = type(f"{kind.__name__}Client", (kind,), methods)()

@@ -10,10 +10,10 @@ import time
 from typing import Callable, Dict, Mapping, Optional, Union
 
 from . import _negotiation as nego
-from ._codec import ONE_WAY, REQUEST, RESPONSE, Chunk, Skipped
-from ._errors import CallError, CallFailed, ConnectionClosed
+from ._codec import CLASSIC, ONE_WAY, REQUEST, RESPONSE, Chunk, Skipped
+from ._errors import CallError, CallFailed, CallTimeout, ConnectionClosed
 from ._parts import PartSink, PartSource
-from ._sending import OVERHEAD, Incoming, Sending
+from ._sending import OVERHEAD, Call, Incoming, Sending
 
 _ERROR_LIMIT = 64 << 10
 _ABOUT_CALLS = ("cmd.progress", "cmd.part", "cmd.part.credit", "cmd.enough")
@@ -45,6 +45,8 @@ class Session(Sending):
             call = self.calls.pop(thread_id, None)
             if call is None:
                 self.unasked += 1
+            elif call.deadline is not None and call.is_late():
+                self._too_late(call)
             elif command == "cmd.error" or command == "cmd.failure":
                 self._complete(call, _failed(call.command, command, data))
             elif call.source is not None or call.sink is not None:
@@ -123,8 +125,11 @@ class Session(Sending):
         return True
 
     def _about_call(self, thread_id: int, command: str, data: bytes) -> None:
+        call = self.calls.get(thread_id)
+        if call is not None and call.is_late():
+            # Its end is that of its deadline, which the thread that waits for it finds.
+            return
         if command == "cmd.progress":
-            call = self.calls.get(thread_id)
             report = nego.parse_progress(data)
             if report is None:
                 self.warn("a report of progress that is none was ignored")
@@ -213,7 +218,9 @@ class Session(Sending):
                 source.end(f"a part was skipped: {message}")
             elif direction == RESPONSE and event.command not in _ABOUT_CALLS:
                 call = self.calls.pop(event.thread_id, None)
-                if call is not None:
+                if call is not None and call.is_late():
+                    self._too_late(call)
+                elif call is not None:
                     self._complete(call, CallFailed(call.command, f"the reply was skipped: {message}"))
             return
         self.was_spoken_to = True
@@ -223,6 +230,11 @@ class Session(Sending):
             self._send_error(event.thread_id, "too_large", message, None)
         else:
             self.warn(f"a one-way was skipped: {message}")
+
+    def _too_late(self, call: Call) -> None:
+        """Ends a call whose reply came past its deadline, before a thread has given it up."""
+        self.unasked += 1
+        self._complete(call, CallTimeout(call.command, "no reply within its time"))
 
     # The exchange of metadata.
 
@@ -242,6 +254,7 @@ class Session(Sending):
     def hear(self, metadata: Mapping[str, str]) -> None:
         """Takes the features that the other side has named."""
         self.features = frozenset(metadata.get("pipeplug.features", "").split())
+        self.reads_once = self.decoder.format == CLASSIC and "pipeplug.protocol" not in metadata
         self.peer_stream_window = nego.window(metadata.get("pipeplug.stream_window"), nego.DEFAULT_STREAM_WINDOW)
 
     def agree(self, metadata: Mapping[str, str]) -> None:

@@ -17,12 +17,13 @@ from typing import (
     Optional,
     Tuple,
     Type,
-    TypeVar,
     Union,
     get_args,
     get_origin,
     get_type_hints,
 )
+
+from ._errors import MethodError
 
 _UNIONS: Tuple[Any, ...] = (Union,)
 try:
@@ -32,24 +33,9 @@ try:
 except ImportError:
     pass
 
-ErrorT = TypeVar("ErrorT", bound="MethodError")
-
 _LISTS = (list, abc.Sequence, abc.Iterable, abc.Collection, set, frozenset)
 _MAPS = (dict, abc.Mapping, abc.MutableMapping)
 STREAMS = (abc.Iterator, abc.AsyncIterator)
-
-
-class MethodError(Exception):
-    """Base of the errors of a service's methods, which are data like arguments and results.
-
-    A class of them is a dataclass with fields. Or it has subclasses, of which each is a case: its JSON is
-    `{"NameOfTheCase": {fields}}`, or `"NameOfTheCase"` without fields.
-    """
-
-    def with_message(self: ErrorT, message: str) -> ErrorT:
-        """Sets the text that the caller reads besides the data, and returns the error."""
-        self.args = (message,)
-        return self
 
 
 class Misfit(Exception):

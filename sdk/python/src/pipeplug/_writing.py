@@ -10,9 +10,9 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 from ._handlers import Handler, Handlers
-from ._pipe import PIPE_BUF, Pipe
+from ._pipe import Pipe
 from ._pool import Pool, Turns, Waiter
-from ._sending import Incoming
+from ._sending import PIPE_BUF, Incoming
 from ._session import Session
 
 #: Time for which a thread looks for input before it sleeps, if that has paid lately.
@@ -47,6 +47,7 @@ class Writing:
     def __init__(self, session: Session, pipe: Pipe, handlers: Handlers) -> None:
         self.session, self.pipe, self.handlers = session, pipe, handlers
         self.lock = session.lock
+        session.largest_write = pipe.largest_write
         self.leader: Optional[Term] = None
         self.followers: Dict[Waiter, None] = {}
         #: Those that were woken and do not run yet. The last one has another lead, if none does.
