@@ -12,7 +12,7 @@ from pathlib import Path
 from test_threads import start
 
 from pipeplug import AsyncPlugin, CallError, Options, Plugin
-from pipeplug._codec import REQUEST
+from pipeplug._chunks import REQUEST
 from pipeplug._session import Session
 
 ONE_READ = """#!{python}

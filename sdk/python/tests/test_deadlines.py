@@ -11,7 +11,7 @@ from test_asyncio import start as start_async
 from test_threads import PLUGIN, WithLines, start
 
 from pipeplug import AsyncPlugin, CallFailed, CallTimeout, Commands, ConnectionClosed, Options, Plugin, Request
-from pipeplug._codec import RESPONSE, Skipped
+from pipeplug._chunks import RESPONSE, Skipped
 from pipeplug._session import Session
 
 
@@ -40,7 +40,7 @@ class Replies(unittest.TestCase):
         for program in (PLUGIN, ASYNC_PLUGIN):
             with Plugin.start(program, timeout=60, on_line=lambda line: None) as plugin:
                 command = "until_cancelled" if program is PLUGIN else "stubborn"
-                for _ in range(20):
+                for _ in range(12):
                     with self.assertRaises(CallTimeout):
                         plugin.call(command, timeout=0.03)
                 # Callers wait for different replies: one reads for the others.
@@ -93,7 +93,10 @@ class Replies(unittest.TestCase):
         @desk.command
         def inherited(request: Request) -> None:
             request.wait_cancelled(60)
-            seen.extend([request.is_cancelled, request.time_left])
+            seen.append(request.is_cancelled)
+            # The plugin gave up at its own deadline, which may be a moment earlier.
+            while request.time_left:
+                time.sleep(0.001)
             try:
                 request.peer.call("echo", "x")
             except CallTimeout as error:
@@ -103,15 +106,15 @@ class Replies(unittest.TestCase):
         with start(commands=desk) as plugin:
             self.assertRaises((CallTimeout, CallFailed), plugin.call, "asks", timeout=0.1)
             self.assertTrue(done.wait(30))
-            self.assertEqual(seen[:2], [True, 0.0])
-            self.assertIn("not sent: its time, or that of the request", str(seen[2]))
+            self.assertIs(seen[0], True)
+            self.assertIn("not sent: its time, or that of the request", str(seen[1]))
 
 
 class InAnEventLoop(unittest.IsolatedAsyncioTestCase):
     async def test_a_handler_that_returns_at_the_deadline_never_wins(self) -> None:
         for program, command in ((PLUGIN, "until_cancelled"), (ASYNC_PLUGIN, "stubborn"), (ASYNC_PLUGIN, "hang")):
             async with await start_async(program) as plugin:
-                for _ in range(20):
+                for _ in range(12):
                     with self.assertRaises(CallTimeout):
                         await plugin.call(command, timeout=0.03)
                 with self.assertRaisesRegex(CallTimeout, "not sent: its time"):

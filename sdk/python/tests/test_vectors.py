@@ -8,7 +8,8 @@ import unittest
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
-from pipeplug._codec import BrokenStream, Chunk, Decoder, Encoder, Skipped
+from pipeplug._chunks import BrokenStream, Chunk, Encoder, Skipped
+from pipeplug._decoder import Decoder
 
 VECTORS = Path(
     os.environ.get(

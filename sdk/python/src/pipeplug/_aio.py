@@ -86,7 +86,7 @@ class AsyncConnection:
 
     def client(self, service: Type[ServiceT]) -> ServiceT:
         """Returns an object whose methods call the service of this class, and are awaited."""
-        from ._service import make_async_client
+        from ._clients import make_async_client
 
         return make_async_client(service, self)
 

@@ -8,7 +8,7 @@ import time
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Union
 
 from ._aio import AsyncConnection, incoming
-from ._codec import STANDARD
+from ._chunks import STANDARD
 from ._commands import Commands
 from ._connection import Connection
 from ._errors import CallError

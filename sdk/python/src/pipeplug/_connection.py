@@ -141,7 +141,7 @@ class Connection:
 
     def client(self, service: Type[ServiceT]) -> ServiceT:
         """Returns an object whose methods call the service of this class."""
-        from ._service import make_client
+        from ._clients import make_client
 
         return make_client(service, self)
 

@@ -24,7 +24,7 @@ from typing import (
 )
 
 from . import _negotiation as nego
-from ._codec import CLASSIC, STANDARD
+from ._chunks import CLASSIC, STANDARD
 from ._commands import Commands
 from ._connection import Connection
 from ._errors import RegisterError

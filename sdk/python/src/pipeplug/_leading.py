@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Callable, Optional, Tuple
 
-from ._codec import CLASSIC, REQUEST, RESPONSE
+from ._chunks import CLASSIC, REQUEST, RESPONSE
 from ._parts import Waitable
 from ._pool import Waiter
 from ._reading import Reading

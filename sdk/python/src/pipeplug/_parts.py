@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Callable, Deque, Optional, Sequence
 
-from ._codec import ONE_WAY
+from ._chunks import ONE_WAY
 from ._errors import EnoughParts, PipeplugError, StreamError
 
 if TYPE_CHECKING:

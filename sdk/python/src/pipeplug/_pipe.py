@@ -11,7 +11,8 @@ import sys
 import termios
 from typing import TYPE_CHECKING, List, Optional, Union
 
-from ._codec import CLASSIC, LARGE, Decoder
+from ._chunks import CLASSIC, LARGE
+from ._decoder import Decoder
 from ._sending import PIPE_BUF
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from typing import Callable, Deque, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
 
-from ._codec import CLASSIC
+from ._chunks import CLASSIC
 from ._diagnosis import cannot_start
 from ._errors import StartError
 from ._options import function, texts, words

@@ -7,7 +7,7 @@ import select
 import time
 from typing import List, Optional, Tuple
 
-from ._codec import REQUEST, RESPONSE, BrokenStream, Chunk
+from ._chunks import REQUEST, RESPONSE, Chunk
 from ._running import SLOW, Running
 from ._sending import OVERHEAD, PIPE_BUF
 from ._writing import PAYS, SPIN, Term
@@ -110,16 +110,6 @@ class Reading(Running):
                 poller.register(pipe.writer, select.POLLOUT)
         self._woken(poller.poll(timeout))
 
-    def _is_full(self) -> bool:
-        """Tells whether a peer that knows no flow is to be held back by the pipe."""
-        session = self.session
-        return (
-            session.waiting > session.options.window
-            and not session.calls
-            and not session.opened
-            and not session.accepted
-        )
-
     def pump(self, me: Term, deadline: Optional[float], may_run: bool) -> None:
         """Reads once, and takes what has come. Handlers run here if they may."""
         if self.session.decoder.events:
@@ -148,15 +138,8 @@ class Reading(Running):
             if session.out:
                 self.flush()
             return
-        broken: Optional[str] = None
         try:
-            if data:
-                decoder.feed(data)
-            else:
-                decoder.end()
-                broken = "the other side closed the pipe"
-        except BrokenStream as error:
-            broken = f"the other side broke the protocol: {error}"
+            broken = self._feed(data)
         except BaseException:
             self._end("this side was interrupted while it read", False)
             raise
@@ -166,12 +149,7 @@ class Reading(Running):
             return
         if session.out:
             self.flush()
-            if session.out_size > session.options.unread:
-                self._end(
-                    f"the other side does not read: {session.out_size} bytes of answers wait for it,"
-                    f" the limit is {session.options.unread}",
-                    False,
-                )
+            self._end_if_unread()
 
     def _take_events(self, me: Term, may_run: bool) -> None:
         session, lock = self.session, self.lock

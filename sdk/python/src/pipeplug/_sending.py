@@ -9,7 +9,8 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, Mapping, Optional, Protocol, Tuple, Union
 
 from . import _negotiation as nego
-from ._codec import CLASSIC, LARGE, ONE_WAY, REQUEST, RESPONSE, Decoder, Encoder
+from ._chunks import CLASSIC, LARGE, ONE_WAY, REQUEST, RESPONSE, Encoder
+from ._decoder import Decoder
 from ._errors import CallCancelled, CallError, CallTimeout, ConnectionClosed, Unsupported
 from ._options import Options
 from ._parts import PartSink, PartSource, Waitable

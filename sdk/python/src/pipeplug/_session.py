@@ -10,7 +10,7 @@ import time
 from typing import Callable, Dict, Mapping, Optional, Union
 
 from . import _negotiation as nego
-from ._codec import CLASSIC, ONE_WAY, REQUEST, RESPONSE, Chunk, Skipped
+from ._chunks import CLASSIC, ONE_WAY, REQUEST, RESPONSE, Chunk, Skipped
 from ._errors import CallError, CallFailed, CallTimeout, ConnectionClosed
 from ._parts import PartSink, PartSource
 from ._sending import OVERHEAD, Call, Incoming, Sending

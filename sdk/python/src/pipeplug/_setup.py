@@ -6,7 +6,7 @@ import time
 from typing import Any, Dict, Iterable, Mapping, Optional, Union
 
 from . import _negotiation as nego
-from ._codec import CLASSIC, STANDARD
+from ._chunks import CLASSIC, STANDARD
 from ._commands import Commands
 from ._diagnosis import command_hint
 from ._errors import CallError, CallFailed, CallTimeout, StartError

@@ -6,13 +6,13 @@ import os
 import select
 import threading
 import time
-from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
+from ._driver import DriverBase
 from ._handlers import Handler, Handlers
 from ._pipe import Pipe
-from ._pool import Pool, Turns, Waiter
-from ._sending import PIPE_BUF, Incoming
+from ._pool import Turns, Waiter
+from ._sending import PIPE_BUF
 from ._session import Session
 
 #: Time for which a thread looks for input before it sleeps, if that has paid lately.
@@ -41,13 +41,11 @@ class Term:
         self.poll_reader, self.poll_both = driver.pollers()
 
 
-class Writing:
+class Writing(DriverBase):
     """Writes for threads, and ends a connection."""
 
     def __init__(self, session: Session, pipe: Pipe, handlers: Handlers) -> None:
-        self.session, self.pipe, self.handlers = session, pipe, handlers
-        self.lock = session.lock
-        session.largest_write = pipe.largest_write
+        super().__init__(session, pipe, handlers)
         self.leader: Optional[Term] = None
         self.followers: Dict[Waiter, None] = {}
         #: Those that were woken and do not run yet. The last one has another lead, if none does.
@@ -57,13 +55,10 @@ class Writing:
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
         os.set_blocking(self._wake_writer, False)
-        self._is_writing = False
         #: True while the leading thread is in a read, and sees nothing else.
         self._is_blind = False
         #: What calls that are alone need of their command.
         self._alone: Dict[str, Tuple[bytes, int, bytes]] = {}
-        self._pool = Pool(session.options.handlers)
-        self.held: Optional[List[Incoming]] = None
         # The watching thread.
         self._park = threading.Lock()
         self._park.acquire()
@@ -73,16 +68,7 @@ class Writing:
         #: Number of times that a caller has led.
         self._terms = 0
         self._threads: List[threading.Thread] = []
-        # The end.
-        self.is_finished = False
         self.done = threading.Event()
-        self.end_at: Optional[float] = None
-        self.end_reason: Optional[str] = None
-        self.on_end: Callable[[str], str] = lambda reason: reason
-        self.is_guest = not session.is_host
-        self.exit_status: Optional[int] = None
-        #: Call-backs to run once the lock is free.
-        self.later: Deque[Callable[[], None]] = deque()
         # Spinning.
         self._spin = 0
         self._spin_penalty = PAYS
@@ -135,17 +121,7 @@ class Writing:
                     if session.room.waiters and session.has_room():
                         session.room.notify()
                     return
-                self._is_writing = True
-                try:
-                    all_written = self.pipe.write(session)
-                finally:
-                    self._is_writing = False
-                if session.room.waiters and session.has_room():
-                    session.room.notify()
-                if session.opened or session.accepted:
-                    for sink, _ in [*session.opened.values(), *session.accepted.values()]:
-                        if sink is not None and sink.waiters and sink.may_send():
-                            sink.notify()
+                all_written = self._write()
                 is_led = self.leader is None and leads_next
                 is_blind = self._is_blind
             if self.pipe.error is not None:
@@ -214,25 +190,10 @@ class Writing:
         else:
             self.finish()
 
-    grace = 5.0
-
     def stop_soon(self) -> None:
         """Ends once the open requests are answered, or the grace time is over. Needs the lock."""
         if self.end_at is None:
             self.end_at = _monotonic() + self.grace
-
-    def _check_end(self) -> None:
-        session = self.session
-        is_over = self.end_at is not None and _monotonic() >= self.end_at
-        if (session.active == 0 and not session.out) or is_over:
-            if session.active and is_over:
-                self.on_late()
-            self.finish()
-
-    #: Runs when the input of a plugin ends.
-    on_close: Callable[[], None] = staticmethod(lambda: None)
-    #: Runs when the grace time is over, and handlers still run.
-    on_late: Callable[[], None] = staticmethod(lambda: None)
 
     def finish(self) -> None:
         """Ends all threads."""
@@ -253,11 +214,4 @@ class Writing:
         for thread in self._threads:
             if thread is not me:
                 thread.join(1.0)
-        self._pool.close()
-        for descriptor in {
-            self.pipe.reader, self.pipe.writer, self._wake_reader, self._wake_writer
-        }:  # fmt: skip
-            try:
-                os.close(descriptor)
-            except OSError:
-                pass
+        self._close(self._wake_reader, self._wake_writer)

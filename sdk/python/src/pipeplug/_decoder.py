@@ -1,14 +1,13 @@
-"""Chunks as bytes: an encoder, and a decoder that takes a stream cut anywhere."""
+"""A decoder of chunks, which takes a stream cut anywhere."""
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from io import BytesIO
-from typing import Deque, Dict, NamedTuple, Optional, Tuple, Union
+from typing import Deque, Dict, Optional, Tuple, Union
 
-ONE_WAY, REQUEST, RESPONSE = 1, 2, 3
-STANDARD, CLASSIC = "standard", "classic"
+from ._chunks import CLASSIC, KEPT, ONE_WAY, REQUEST, RESPONSE, STANDARD, BrokenStream, Chunk, Skipped
+from ._headers import CLASSIC_HEADER, STANDARD_HEADER, Header, Incomplete, LongCommand
 
 #: Limits of a receiver, in bytes.
 COMMAND_LIMIT = 64 << 10
@@ -16,83 +15,8 @@ BUFFER_LIMIT = 256 << 20
 
 _LARGEST = (1 << 64) - 1
 _DIRECTIONS = {b"1": ONE_WAY, b"2": REQUEST, b"3": RESPONSE}
-#: Buffers from this size on are written from where they are.
-LARGE = 32 << 10
 #: Room that is made for a buffer before its bytes arrive.
 _AHEAD = 1 << 20
-#: Commands whose text is kept, so that it is decoded once.
-_KEPT = 512
-
-_STANDARD_HEADER = re.compile(
-    rb"(0|[1-9][0-9]{0,18})\x00([123])\x00((?:0|[1-9][0-9]{0,4})\x00[^\x00]*)\x00(0|[1-9][0-9]{0,11})\x00"
-)
-_CLASSIC_HEADER = re.compile(rb"(|0|[1-9][0-9]{0,18})\x00([123])\x00([^\x00 ]*) (|0|[1-9][0-9]{0,11})\x00")
-
-
-#: A chunk that has arrived: threadID, direction, command and buffer. A plain tuple is the quickest.
-Chunk = Tuple[int, int, str, bytes]
-
-
-class Skipped(NamedTuple):
-    """A chunk that is read and discarded: of an unknown direction, or over a limit."""
-
-    thread_id: int
-    direction: int
-    reason: str
-    command_len: int
-    buffer_len: int
-    limit: Optional[int]
-    #: The command, unless it was discarded itself.
-    command: Optional[str]
-    is_reserved: bool
-
-
-class BrokenStream(Exception):
-    """The stream breaks the grammar, or ends inside a chunk."""
-
-    def __init__(self, field: str, offset: int, kind: str, found: str) -> None:
-        super().__init__(f"broken chunk at byte {offset} of the stream, in its {field}: {kind}, found {found}")
-        self.field, self.offset, self.kind = field, offset, kind
-
-
-class _Incomplete(Exception):
-    """More bytes are needed. Its argument is the field that is incomplete."""
-
-
-class Encoder:
-    """Writes chunks in one format."""
-
-    def __init__(self, format: str) -> None:
-        self.format = format
-        #: What stands between the numbers, by direction and command.
-        self._middles: Tuple[Dict[str, bytes], ...] = ({}, {}, {}, {})
-        self._is_standard = format != CLASSIC
-
-    def header(self, thread_id: int, direction: int, command: str, length: int) -> bytes:
-        """Returns the bytes before the buffer."""
-        middle = self._middles[direction].get(command)
-        if middle is None:
-            middle = self._middle(direction, command)
-        if self._is_standard:
-            return b"%d%b%d\0" % (thread_id, middle, length)
-        number = b"%d" % thread_id if thread_id else b""
-        return b"%b%b%b\0" % (number, middle, b"%d" % length if length else b"")
-
-    def _middle(self, direction: int, command: str) -> bytes:
-        cmd = command.encode()
-        if self._is_standard:
-            middle = b"\0%d\0%d\0%b\0" % (direction, len(cmd), cmd)
-        elif b" " in cmd or b"\0" in cmd:
-            raise ValueError(
-                f"the command {command!r} has a space or NUL, which the classic format cannot carry:"
-                " use the standard format"
-            )
-        else:
-            middle = b"\0%d\0%b " % (direction, cmd)
-        kept = self._middles[direction]
-        if len(kept) < _KEPT and len(cmd) < 256:
-            kept[command] = middle
-        return middle
 
 
 class Decoder:
@@ -128,7 +52,7 @@ class Decoder:
         #: The same by command, with its length as it is written.
         self._known: Dict[bytes, Tuple[bytes, str]] = {}
         #: State of a header whose command is over the limit: fields so far, bytes of it to discard.
-        self._long: Optional[_LongCommand] = None
+        self._long: Optional[LongCommand] = None
 
     @property
     def is_between(self) -> bool:
@@ -197,7 +121,7 @@ class Decoder:
             try:
                 self._header(self._rest, 0)
                 raise AssertionError("a complete header is not kept")
-            except _Incomplete as incomplete:
+            except Incomplete as incomplete:
                 field = str(incomplete)
         else:
             return
@@ -251,7 +175,7 @@ class Decoder:
         pos, size = 0, len(data)
         texts = self._texts
         append = self.events.append
-        pattern = _STANDARD_HEADER if self.format == STANDARD else _CLASSIC_HEADER
+        pattern = STANDARD_HEADER if self.format == STANDARD else CLASSIC_HEADER
         is_known = self.format is not None
         is_standard = self.format == STANDARD
         while True:
@@ -288,11 +212,11 @@ class Decoder:
                     return
             try:
                 pos = self._slow(data, pos)
-            except _Incomplete:
+            except Incomplete:
                 break
             if not is_known and self.format is not None:
                 is_known, is_standard = True, self.format == STANDARD
-                pattern = _STANDARD_HEADER if is_standard else _CLASSIC_HEADER
+                pattern = STANDARD_HEADER if is_standard else CLASSIC_HEADER
             if self._head is not None:
                 # All bytes behind the header belong to the buffer.
                 rest = data[pos:]
@@ -323,7 +247,7 @@ class Decoder:
         if len(cmd) > self.command_limit:
             return None
         text = self._decode(cmd, at)
-        if len(self._texts) < _KEPT and len(cmd) < 256:
+        if len(self._texts) < KEPT and len(cmd) < 256:
             self._texts[key] = text
             self._known[cmd] = (b"%d" % len(cmd), text)
         return text
@@ -352,7 +276,7 @@ class Decoder:
             if value > _LARGEST:
                 raise BrokenStream(field, self._offset + at, "too-large", f"0x{byte:02x}")
             at += 1
-        raise _Incomplete(field)
+        raise Incomplete(field)
 
     def _detect(self, data: bytes, pos: int) -> None:
         """Tells the formats apart by the first chunk."""
@@ -374,8 +298,8 @@ class Decoder:
         elif at < len(data):
             self.format = STANDARD if data[at] == 0 else CLASSIC
 
-    def _header(self, data: bytes, pos: int) -> _Header:
-        """Reads a header byte by byte. Raises `_Incomplete` if it is not complete."""
+    def _header(self, data: bytes, pos: int) -> Header:
+        """Reads a header byte by byte. Raises `Incomplete` if it is not complete."""
         if self.format is None:
             self._detect(data, pos)
         # Until the format is known, either may come: numbers may be empty.
@@ -383,17 +307,17 @@ class Decoder:
         thread_id, at = self._number(data, pos, "threadID", is_classic)
         direction, at = self._number(data, at, "direction", is_classic)
         if self.format is None:
-            raise _Incomplete("len(cmd)")
+            raise Incomplete("len(cmd)")
         if self.format == STANDARD:
             announced, at = self._number(data, at, "len(cmd)", False)
             keep = direction in (1, 2, 3) and announced <= self.command_limit
             if not keep:
                 reserved = data[at : at + 4] == b"cmd."
                 if announced >= 4 and len(data) < at + 4:
-                    raise _Incomplete("cmd")
-                return _Header(thread_id, direction, at, announced, None, 0, reserved)
+                    raise Incomplete("cmd")
+                return Header(thread_id, direction, at, announced, None, 0, reserved)
             if len(data) <= at + announced:
-                raise _Incomplete("cmd")
+                raise Incomplete("cmd")
             cmd = data[at : at + announced]
             end = at + announced
             if data[end] != 0:
@@ -408,20 +332,20 @@ class Decoder:
             if direction not in (1, 2, 3) or so_far > self.command_limit:
                 reserved = data[at : at + 4] == b"cmd."
                 if so_far < 4 and end < 0:
-                    raise _Incomplete("cmd")
-                return _Header(thread_id, direction, at, None, None, 0, reserved)
+                    raise Incomplete("cmd")
+                return Header(thread_id, direction, at, None, None, 0, reserved)
             if end < 0:
-                raise _Incomplete("cmd")
+                raise Incomplete("cmd")
             announced = end - at
             text = self._decode(data[at:end], at)
         length, at = self._number(data, end + 1, "len(buffer)", self.format == CLASSIC)
-        return _Header(thread_id, direction, at, announced, text, length, text.startswith("cmd."))
+        return Header(thread_id, direction, at, announced, text, length, text.startswith("cmd."))
 
     def _slow(self, data: bytes, pos: int) -> int:
         """Takes a header, or what can be taken of one, and returns the position behind."""
         header = self._header(data, pos)
         if header.command is None:
-            self._long = _LongCommand(header)
+            self._long = LongCommand(header)
             return header.at
         assert header.command_len is not None
         if header.length > self.buffer_limit:
@@ -470,7 +394,7 @@ class Decoder:
             long.field = "len(buffer)"
         try:
             length, pos = self._number(data, pos, "len(buffer)", self.format == CLASSIC)
-        except _Incomplete:
+        except Incomplete:
             return pos
         head, self._long = long.header, None
         if head.direction not in (1, 2, 3):
@@ -480,25 +404,3 @@ class Decoder:
         self.events.append(Skipped(head.thread_id, head.direction, reason, long.seen, length, limit, None, reserved))
         self._skip = length
         return pos
-
-
-class _Header(NamedTuple):
-    thread_id: int
-    direction: int
-    #: Position behind the header; of the command, if that is discarded.
-    at: int
-    command_len: Optional[int]
-    #: None if it is discarded.
-    command: Optional[str]
-    length: int
-    is_reserved: bool
-
-
-class _LongCommand:
-    """A header whose command is discarded."""
-
-    def __init__(self, header: _Header) -> None:
-        self.header = header
-        self.announced = header.command_len
-        self.seen = 0
-        self.field = "cmd"
