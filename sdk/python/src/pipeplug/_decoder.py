@@ -349,17 +349,9 @@ class Decoder:
             return header.at
         assert header.command_len is not None
         if header.length > self.buffer_limit:
+            head, sizes = header, (header.command_len, header.length, self.buffer_limit)
             self.events.append(
-                Skipped(
-                    header.thread_id,
-                    header.direction,
-                    "buffer-too-long",
-                    header.command_len,
-                    header.length,
-                    self.buffer_limit,
-                    header.command,
-                    header.is_reserved,
-                )
+                Skipped(head.thread_id, head.direction, "buffer-too-long", *sizes, head.command, head.is_reserved)
             )
             self._skip = header.length
             return header.at

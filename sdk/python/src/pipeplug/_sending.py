@@ -147,8 +147,8 @@ class Sending:
         self.was_spoken_to = False
         self.closed: Optional[str] = None
         self.input_ended = False
-        self.on_stop: Callable[[], None] = _nothing
-        self.on_log_level: Callable[[str], None] = _ignore
+        self.on_stop: Callable[[], None] = lambda: None
+        self.on_log_level: Callable[[str], None] = lambda level: None
         self._context: Optional[Tuple[int, nego.Context]] = None
         self.unasked = 0
         self._warned: Dict[str, int] = {}
@@ -393,11 +393,3 @@ class Sending:
             self._warned.clear()
         if times & (times - 1) == 0:
             log.warning("%s (%d times)", message, times)
-
-
-def _nothing() -> None:
-    pass
-
-
-def _ignore(_: str) -> None:
-    pass

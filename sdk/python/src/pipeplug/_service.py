@@ -8,7 +8,6 @@ import re
 from typing import (
     TYPE_CHECKING,
     Any,
-    AsyncIterator,
     Callable,
     Dict,
     List,
@@ -380,7 +379,7 @@ def _serve_async(it: Method, function: Callable[..., Any]) -> Callable[[Any], An
         if it.request_parameter is not None:
             arguments[it.request_parameter] = request
         if it.items_parameter is not None:
-            arguments[it.items_parameter] = _items(it, request.parts)
+            arguments[it.items_parameter] = (it.item(part) async for part in request.parts)
         try:
             result = function(**arguments)
             if it.items_out is not None:
@@ -395,8 +394,3 @@ def _serve_async(it: Method, function: Callable[..., Any]) -> Callable[[Any], An
         return b"" if it.result in (None, type(None)) else it.encode(result)
 
     return handle
-
-
-async def _items(it: Method, parts: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    async for part in parts:
-        yield it.item(part)
