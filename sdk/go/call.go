@@ -128,7 +128,7 @@ func (c *Conn) reserve(ctx context.Context, weight uint64, take func()) error {
 		return err
 	}
 	for {
-		if err := ctx.Err(); err != nil {
+		if err := whyOver(ctx); err != nil {
 			return err
 		}
 		c.mu.Lock()
@@ -194,11 +194,11 @@ func (c *Conn) answered(ch chunk) {
 	c.replied = true
 	switch ch.cmd.name {
 	case cmdError:
-		p.finish(nil, &Error{Message: string(ch.buffer)})
+		p.answer(nil, &Error{Message: string(ch.buffer)})
 	case cmdFailure:
-		p.finish(nil, parseFailure(ch.buffer))
+		p.answer(nil, parseFailure(ch.buffer))
 	default:
-		p.finish(ch.buffer, nil)
+		p.answer(ch.buffer, nil)
 	}
 }
 

@@ -69,7 +69,7 @@ func (c *Conn) skipped(d *decoder) {
 		c.mu.Unlock()
 		if p != nil {
 			c.replied = true
-			p.finish(nil, fmt.Errorf("%s: the reply is lost: %w", p.cmd, err))
+			p.answer(nil, fmt.Errorf("%s: the reply is lost: %w", p.cmd, err))
 		}
 		return
 	}

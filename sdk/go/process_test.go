@@ -30,7 +30,7 @@ func testGuest(kind string) {
 	if kind == "old" {
 		oldGuest()
 	}
-	mux := echoMux()
+	mux := lateMux()
 	mux.HandleFunc("print", func(_ context.Context, req *Request) ([]byte, error) {
 		fmt.Println("a stray line")
 		return req.Data, nil
