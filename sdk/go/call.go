@@ -68,8 +68,11 @@ func whyOver(ctx context.Context) error {
 	return nil
 }
 
-// checkCommand tells why a command of the user's cannot be sent.
-func (c *Conn) checkCommand(cmd string) error {
+// checkCall tells why a command of the user's cannot be sent.
+func (c *Conn) checkCall(ctx context.Context, cmd string) error {
+	if err := checkContext(ctx); err != nil {
+		return fmt.Errorf("%s: not sent: %w", cmd, err)
+	}
 	switch {
 	case isReserved(cmd), cmd == cmdMetadata:
 		return &wrapped{ErrReserved, fmt.Sprintf("the command %q belongs to the protocol, use the methods of the connection", cmd)}
@@ -85,7 +88,7 @@ func (c *Conn) checkCommand(cmd string) error {
 
 // begin queues a request. It waits for room and for credit.
 func (c *Conn) begin(ctx context.Context, p *Pending, cmd string, data []byte, o *callOptions) error {
-	if err := c.checkCommand(cmd); err != nil {
+	if err := c.checkCall(ctx, cmd); err != nil {
 		return err
 	}
 	p.progress, p.stream = o.progress, o.stream
@@ -204,7 +207,7 @@ func (c *Conn) answered(ch chunk) {
 
 // Notify sends a one-way, which has no reply. It waits for room and for credit, not for the handler.
 func (c *Conn) Notify(ctx context.Context, cmd string, data []byte) error {
-	if err := c.checkCommand(cmd); err != nil {
+	if err := c.checkCall(ctx, cmd); err != nil {
 		return err
 	}
 	var o callOptions
@@ -228,6 +231,9 @@ func (c *Conn) Notify(ctx context.Context, cmd string, data []byte) error {
 
 // Ping asks the other side whether it still reads.
 func (c *Conn) Ping(ctx context.Context) error {
+	if err := checkContext(ctx); err != nil {
+		return fmt.Errorf("the ping was not sent: %w", err)
+	}
 	p := &Pending{done: make(chan struct{}), shared: true, conn: c, cmd: cmdPing, ctx: ctx}
 	c.mu.Lock()
 	if c.err != nil {

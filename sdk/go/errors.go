@@ -168,7 +168,12 @@ type closedError struct {
 	cause error
 }
 
-func (e *closedError) Error() string { return e.peer + " is gone: " + e.cause.Error() }
+func (e *closedError) Error() string {
+	if exit, ok := e.cause.(*ExitError); ok {
+		return exit.Error() // which names the plugin
+	}
+	return e.peer + " is gone: " + e.cause.Error()
+}
 
 func (e *closedError) Unwrap() error { return e.cause }
 

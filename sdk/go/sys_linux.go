@@ -54,6 +54,13 @@ func unreadBytes(fd int) int {
 	return int(n)
 }
 
+// isNoexec tells whether nothing is executed from the file system of a file: statfs(2).
+func isNoexec(path string) bool {
+	const stNoexec = 8
+	var fs syscall.Statfs_t
+	return syscall.Statfs(path, &fs) == nil && fs.Flags&stNoexec != 0
+}
+
 // peerUID is the user at the other end of a Unix socket.
 func peerUID(fd int) (int, error) {
 	cred, err := syscall.GetsockoptUcred(fd, syscall.SOL_SOCKET, syscall.SO_PEERCRED)
