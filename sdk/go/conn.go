@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -187,7 +188,7 @@ func (c *Conn) ended(cause error) {
 		cause = c.explain(cause)
 	}
 	isEOF := errors.Is(cause, io.EOF)
-	if isEOF {
+	if isEOF || errors.Is(cause, syscall.EPIPE) {
 		cause = errPeerClosed
 	}
 	c.mu.Lock()
