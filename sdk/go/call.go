@@ -68,9 +68,13 @@ func whyOver(ctx context.Context) error {
 	return nil
 }
 
-// checkCall tells why a command of the user's cannot be sent.
-func (c *Conn) checkCall(ctx context.Context, cmd string) error {
-	if err := checkContext(ctx); err != nil {
+// checkCall tells why a command of the user's, with a buffer of this size, cannot be sent.
+func (c *Conn) checkCall(ctx context.Context, cmd string, size int) error {
+	err := checkContext(ctx)
+	if err == nil {
+		err = c.tooLarge(size)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: not sent: %w", cmd, err)
 	}
 	switch {
@@ -88,7 +92,7 @@ func (c *Conn) checkCall(ctx context.Context, cmd string) error {
 
 // begin queues a request. It waits for room and for credit.
 func (c *Conn) begin(ctx context.Context, p *Pending, cmd string, data []byte, o *callOptions) error {
-	if err := c.checkCall(ctx, cmd); err != nil {
+	if err := c.checkCall(ctx, cmd, len(data)); err != nil {
 		return err
 	}
 	p.progress, p.stream = o.progress, o.stream
@@ -207,7 +211,7 @@ func (c *Conn) answered(ch chunk) {
 
 // Notify sends a one-way, which has no reply. It waits for room and for credit, not for the handler.
 func (c *Conn) Notify(ctx context.Context, cmd string, data []byte) error {
-	if err := c.checkCall(ctx, cmd); err != nil {
+	if err := c.checkCall(ctx, cmd, len(data)); err != nil {
 		return err
 	}
 	var o callOptions

@@ -23,12 +23,8 @@ import (
 func pair(t *testing.T, format Format, options Options, left, right Handler) (a, b *Conn) {
 	t.Helper()
 	make := func(peer string, in, out *os.File, handler Handler) *Conn {
-		_ = out.Fd()
 		c, err := newConn(peer, format, options, in, out, false)
 		if err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.SetNonblock(c.w.fd, true); err != nil {
 			t.Fatal(err)
 		}
 		c.handler = handler

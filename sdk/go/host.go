@@ -196,7 +196,6 @@ func (p *Plugin) meet(ctx context.Context, path string, in, out *os.File) error 
 	if format == FormatAuto {
 		format = FormatStandard
 	}
-	_ = out.Fd() // before: it sets the descriptor to blocking
 	c, err := newConn(fmt.Sprintf("plugin %q", filepath.Base(path)), format, h.Options, in, out, false)
 	if err != nil {
 		_ = in.Close()
@@ -204,7 +203,6 @@ func (p *Plugin) meet(ctx context.Context, path string, in, out *os.File) error 
 		_ = p.Kill()
 		return &StartError{Plugin: path, Err: err, text: fmt.Sprintf("plugin %q %s", path, systemProblem(err))}
 	}
-	_ = syscall.SetNonblock(c.w.fd, true)
 	p.Conn = c
 	c.services = h.Services
 	c.handler = routeServices(h.Services, h.Handler)

@@ -105,9 +105,9 @@ func testGuest(kind string) {
 // oldGuest reads as the original Go package does: a header byte by byte, a buffer with one read(2).
 // It echoes, and exits with 9 when a buffer was cut.
 func oldGuest() {
-	in, out := os.NewFile(3, "in"), os.NewFile(4, "out")
-	if os.Args[1] == "0" {
-		in, out = os.Stdin, os.Stdout
+	in, out := os.Stdin, os.Stdout
+	if os.Args[1] != "0" { // the collector closes what is not used
+		in, out = os.NewFile(3, "in"), os.NewFile(4, "out")
 	}
 	for {
 		id, direction, rest, ok := oldHeader(in)
@@ -161,7 +161,7 @@ func TestAGuestOfTheOriginalPackage(t *testing.T) {
 			group.Add(1)
 			go func() {
 				defer group.Done()
-				for _, size := range []int{0, 1, 4000, 4090, 4096, 10_000, 65_530, 65_536, 200_000, 1_000_000, 3} {
+				for _, size := range []int{0, 1, 4000, 4090, 4096, 10_000, 65_530, 65_536, 200_000, 1_000_000, largestPipe - 1, largestPipe, 3} {
 					data := bytes.Repeat([]byte("x"), size)
 					if reply, err := plugin.Call(ctx, "echo", data); err != nil || !bytes.Equal(reply, data) {
 						t.Errorf("%d bytes: %v; %s", size, err, stderr)
@@ -171,9 +171,29 @@ func TestAGuestOfTheOriginalPackage(t *testing.T) {
 			}()
 		}
 		group.Wait()
+		// What no pipe holds is refused, and the connection goes on.
+		for name, send := range map[string]func(data []byte) error{
+			"Call":   func(data []byte) error { _, err := plugin.Call(ctx, "echo", data); return err },
+			"Notify": func(data []byte) error { return plugin.Notify(ctx, "echo", data) },
+			"Go":     func(data []byte) error { _, err := plugin.Go(ctx, "echo", data); return err },
+		} {
+			err := send(make([]byte, largestPipe+1))
+			if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "a buffer of 1048577 bytes is larger than the pipe, which holds 1048576") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 		if err := plugin.Stop(ctx); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A peer that says what it is reads until a buffer is complete.
+func TestLargeBuffersOfTheClassicFormat(t *testing.T) {
+	plugin, _ := mustStart(t, Host{Format: FormatClassic}, "plain")
+	data := bytes.Repeat([]byte("large"), 1_000_000)
+	if reply, err := plugin.Call(within(t, 20*time.Second), "echo", data); err != nil || !bytes.Equal(reply, data) {
+		t.Errorf("%d bytes, %v", len(reply), err)
 	}
 }
 
@@ -192,7 +212,7 @@ func TestAHostOfTheOriginalPackage(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	sizes := []int{2, 0, 4096, 5000, 65_536, 500_000, 1_000_000}
+	sizes := []int{2, 0, 4096, 5000, 65_536, 500_000, 1_000_000, largestPipe - 1, largestPipe, largestPipe + 1, 3}
 	go func() {
 		_, _ = in.Write(appendHeader(nil, FormatClassic, 1, request, cmdMetadata, 0))
 		for i, size := range sizes {
@@ -207,6 +227,14 @@ func TestAHostOfTheOriginalPackage(t *testing.T) {
 		}
 		name, text, _ := strings.Cut(rest, " ")
 		size, _ := strconv.Atoi(text)
+		if name == cmdError && id == "11" { // what no pipe holds
+			refused := make([]byte, size)
+			_, _ = out.Read(refused)
+			if !strings.Contains(string(refused), "larger than the pipe, which holds 1048576") {
+				t.Errorf("%s", refused)
+			}
+			continue
+		}
 		if n, _ := out.Read(make([]byte, size)); n != size {
 			t.Fatalf("%s: a buffer of %d bytes came as %d", name, size, n)
 		}

@@ -31,16 +31,23 @@ func poll(fds []pollFd, timeout int64) (int, error) {
 	return int(n), nil
 }
 
-const fSetPipeSize = 1031 // fcntl(2)
+// Commands of fcntl(2).
+const (
+	fSetPipeSize = 1031
+	fGetPipeSize = 1032
+)
 
-// growPipe asks for a pipe that holds size bytes, and returns what it holds; 0 if it is no pipe.
+// growPipe makes a pipe hold size bytes, or as much as the system allows, and returns what it holds.
 func growPipe(fd, size int) int {
-	n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), fSetPipeSize, uintptr(size))
-	if errno != 0 {
-		n, _, errno = syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), fSetPipeSize+1, 0)
-		if errno != 0 {
-			return 0
+	for ; size > smallestPipe; size /= 2 {
+		n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), fSetPipeSize, uintptr(size))
+		if errno == 0 {
+			return int(n)
 		}
+	}
+	n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), fGetPipeSize, 0)
+	if errno != 0 {
+		return smallestPipe
 	}
 	return int(n)
 }
