@@ -235,14 +235,18 @@ func (c *Conn) Notify(ctx context.Context, cmd string, data []byte) error {
 
 // Ping asks the other side whether it still reads.
 func (c *Conn) Ping(ctx context.Context) error {
-	if err := checkContext(ctx); err != nil {
+	err := checkContext(ctx)
+	if err == nil {
+		err = whyOver(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("the ping was not sent: %w", err)
 	}
 	p := &Pending{done: make(chan struct{}), shared: true, conn: c, cmd: cmdPing, ctx: ctx}
 	c.mu.Lock()
-	if c.err != nil {
+	if err := c.err; err != nil {
 		c.mu.Unlock()
-		return c.err
+		return fmt.Errorf("the ping was not sent: %w", err)
 	}
 	c.lastID++
 	p.id = c.lastID
@@ -251,7 +255,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 	c.mu.Unlock()
 	c.send(p.id, request, cmdPing, nil, nil)
 	c.w.flush()
-	_, err := p.Wait()
+	_, err = p.Wait()
 	return err
 }
 

@@ -39,7 +39,7 @@ func (p *Plugin) explain(cause error) error {
 		select {
 		case <-p.exited:
 			return p.whyExited()
-		case <-time.After(300 * time.Millisecond):
+		case <-time.After(time.Second):
 		}
 	}
 	if by := p.endedBy.Load(); by != nil {
