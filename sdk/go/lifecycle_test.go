@@ -51,6 +51,7 @@ func TestContextsThatAreOverOrNil(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	//lint:ignore SA1012 it is what is tested
 	if err := plugin.Stop(nil); err != nil {
 		t.Errorf("%v", err)
 	}

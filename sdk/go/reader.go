@@ -50,7 +50,6 @@ type reader struct {
 	left     uint64 // bytes of the current chunk's buffer that are still to come
 	inBody   bool
 	body     []byte
-	cmd      *command
 	commands map[string]*command
 	head     chunk
 	closing  sync.Mutex // around read(2), and the close of the descriptor
