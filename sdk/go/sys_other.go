@@ -62,6 +62,8 @@ func poll(fds []pollFd, timeout int64) (int, error) {
 	return n, nil
 }
 
+func pollNow(fds []pollFd) (int, error) { return poll(fds, 0) }
+
 // growPipe is for Linux: pipes of other systems cannot be grown.
 func growPipe(int, int) int { return smallestPipe }
 
