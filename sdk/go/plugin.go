@@ -173,5 +173,5 @@ func (p *Plugin) signal(signal syscall.Signal) {
 	}
 }
 
-// Exited is closed when the process of the plugin has ended.
+// Exited is closed when the process of the plugin has ended; never for one that was attached.
 func (p *Plugin) Exited() <-chan struct{} { return p.exited }
