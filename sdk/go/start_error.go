@@ -44,11 +44,11 @@ func (p *Plugin) startFailed(path string, err error) *StartError {
 	case errors.As(err, &exit):
 		hint := missingCommand(exit, lines)
 		if hint == "" {
-			hint = "is it a plugin? " + p.otherSettings()
+			hint = "is it a plugin? I" + p.otherSettings()[1:]
 		}
 		problem = fmt.Sprintf("ended before it answered: %s after %v%s; %s", exitStatus(exit.State), exit.Ran.Round(100*time.Microsecond), stderr, hint)
 	case errors.Is(err, errPeerClosed):
-		problem = fmt.Sprintf("closed its pipe before it answered, and runs on%s; is it a plugin? %s", stderr, p.otherSettings())
+		problem = fmt.Sprintf("closed its pipe before it answered, and runs on%s; is it a plugin? I%s", stderr, p.otherSettings()[1:])
 	case errors.Is(err, errEcho):
 		problem = "sent the host's own first request back: it copies its input to its output; is it a plugin?"
 	case errors.Is(err, errStartTimeout):

@@ -66,7 +66,7 @@ func TestErrorsOfStarts(t *testing.T) {
 		"NUL":                   {path: "./a\x00b", want: `cannot be given ".*": it has a NUL`},
 		"env lacks the command": {path: file("env", "#!/usr/bin/env pipeplug-no-such\n", 0o755), want: `ended before it answered: exit status 127 after .*, last on its stderr: .*; command "pipeplug-no-such" was not found: install it, or have its directory in PATH`},
 		"script lacks one":      {path: script("lacks", "exec ./none/such\n"), want: `; command "\./none/such" does not exist: install it, or correct its path`},
-		"many lines":            {path: script("many", lines+"exit 3\n"), want: `exit status 3 after \S+, last on its stderr: line i{26}\. \| line i{27}\. \| line i{28}\. \| line i{29}\. \| line i{30}\.; is it a plugin\? [Ii]f`},
+		"many lines":            {path: script("many", lines+"exit 3\n"), want: `exit status 3 after \S+, last on its stderr: line i{26}\. \| line i{27}\. \| line i{28}\. \| line i{29}\. \| line i{30}\.; is it a plugin\? If it speaks the classic format`},
 		"killed":                {path: script("killed", "kill -9 $$\n"), want: `ended before it answered: killed by signal 9 \(SIGKILL\) after \S+, nothing on its stderr; is it a plugin\?`},
 		"closes its pipe":       {path: script("closes", "exec 3<&- 4>&-; sleep 20\n"), want: `closed its pipe before it answered, and runs on, nothing on its stderr; is it a plugin\?`},
 		"time limit":            {path: script("sleeps", "sleep 20\n"), host: Host{StartTimeout: 100 * time.Millisecond}, is: context.DeadlineExceeded, want: `did not answer within 100ms, nothing on its stderr; is it a plugin\? A slow one needs more time: Host.StartTimeout; if it speaks the classic format set Host.Format to FormatClassic, if it uses stdin and stdout set Host.Stdio$`},
@@ -97,6 +97,16 @@ func TestErrorsOfStarts(t *testing.T) {
 				t.Errorf("a message of more than one line: %s", text)
 			}
 		})
+	}
+}
+
+func TestAStartThatIsGivenUp(t *testing.T) {
+	host := Host{Env: append(os.Environ(), "PIPEPLUG_TEST_GUEST=sleeps"), Stderr: io.Discard}
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	_, err := host.Start(ctx, os.Args[0])
+	if !errors.Is(err, context.Canceled) || !regexp.MustCompile(`did not answer before its start was given up, after \S+: context canceled, nothing on its stderr$`).MatchString(err.Error()) {
+		t.Errorf("%v", err)
 	}
 }
 
