@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -259,37 +258,6 @@ func TestItemsThatDoNotFitEndTheCall(t *testing.T) {
 		t.Error("no error")
 	}
 	soon(t, "the handler is told", ended)
-}
-
-func TestDescriptorsAreGivenBackWithoutTheCollector(t *testing.T) {
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	count := func() int {
-		entries, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Skip("there is no /proc")
-		}
-		return len(entries)
-	}
-	before := 0
-	for i := 0; i < 12; i++ {
-		plugin, _ := mustStart(t, Host{}, "plain")
-		if _, err := plugin.Call(context.Background(), "echo", nil); err != nil {
-			t.Fatal(err)
-		}
-		if err := plugin.Stop(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		if i == 1 {
-			before = count()
-		}
-	}
-	deadline := time.Now().Add(5 * time.Second)
-	for count() > before+3 {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d descriptors, %d at the beginning", count(), before)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }
 
 func TestAPipelineIntoAGuestThatStartsSlowly(t *testing.T) {

@@ -68,8 +68,15 @@ func whyOver(ctx context.Context) error {
 	return nil
 }
 
-// checkCommand tells why a command of the user's cannot be sent.
-func (c *Conn) checkCommand(cmd string) error {
+// checkCall tells why a command of the user's, with a buffer of this size, cannot be sent.
+func (c *Conn) checkCall(ctx context.Context, cmd string, size int) error {
+	err := checkContext(ctx)
+	if err == nil {
+		err = c.tooLarge(size)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: not sent: %w", cmd, err)
+	}
 	switch {
 	case isReserved(cmd), cmd == cmdMetadata:
 		return &wrapped{ErrReserved, fmt.Sprintf("the command %q belongs to the protocol, use the methods of the connection", cmd)}
@@ -85,7 +92,7 @@ func (c *Conn) checkCommand(cmd string) error {
 
 // begin queues a request. It waits for room and for credit.
 func (c *Conn) begin(ctx context.Context, p *Pending, cmd string, data []byte, o *callOptions) error {
-	if err := c.checkCommand(cmd); err != nil {
+	if err := c.checkCall(ctx, cmd, len(data)); err != nil {
 		return err
 	}
 	p.progress, p.stream = o.progress, o.stream
@@ -128,7 +135,7 @@ func (c *Conn) reserve(ctx context.Context, weight uint64, take func()) error {
 		return err
 	}
 	for {
-		if err := ctx.Err(); err != nil {
+		if err := whyOver(ctx); err != nil {
 			return err
 		}
 		c.mu.Lock()
@@ -194,17 +201,17 @@ func (c *Conn) answered(ch chunk) {
 	c.replied = true
 	switch ch.cmd.name {
 	case cmdError:
-		p.finish(nil, &Error{Message: string(ch.buffer)})
+		p.answer(nil, &Error{Message: string(ch.buffer)})
 	case cmdFailure:
-		p.finish(nil, parseFailure(ch.buffer))
+		p.answer(nil, parseFailure(ch.buffer))
 	default:
-		p.finish(ch.buffer, nil)
+		p.answer(ch.buffer, nil)
 	}
 }
 
 // Notify sends a one-way, which has no reply. It waits for room and for credit, not for the handler.
 func (c *Conn) Notify(ctx context.Context, cmd string, data []byte) error {
-	if err := c.checkCommand(cmd); err != nil {
+	if err := c.checkCall(ctx, cmd, len(data)); err != nil {
 		return err
 	}
 	var o callOptions
@@ -228,11 +235,18 @@ func (c *Conn) Notify(ctx context.Context, cmd string, data []byte) error {
 
 // Ping asks the other side whether it still reads.
 func (c *Conn) Ping(ctx context.Context) error {
+	err := checkContext(ctx)
+	if err == nil {
+		err = whyOver(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("the ping was not sent: %w", err)
+	}
 	p := &Pending{done: make(chan struct{}), shared: true, conn: c, cmd: cmdPing, ctx: ctx}
 	c.mu.Lock()
-	if c.err != nil {
+	if err := c.err; err != nil {
 		c.mu.Unlock()
-		return c.err
+		return fmt.Errorf("the ping was not sent: %w", err)
 	}
 	c.lastID++
 	p.id = c.lastID
@@ -241,7 +255,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 	c.mu.Unlock()
 	c.send(p.id, request, cmdPing, nil, nil)
 	c.w.flush()
-	_, err := p.Wait()
+	_, err = p.Wait()
 	return err
 }
 

@@ -142,25 +142,37 @@ ZIP
     (cd "$work/zip" && go run zip.go "$proxy/$version.zip")
 }
 check "module packed" packed
+# readme_program NUMBER: a program of the README.
+readme_program() {
+    awk -v number="$1" '/^```go$/ { n++; inside = n == number; next } /^```$/ { inside = 0 } inside' "$sdk/README.md"
+}
 used() {
     mkdir "$work/user" && cd "$work/user" || return 1
     export GOPROXY="file://$work/proxy" GONOSUMDB='*' GONOSUMCHECK=1 GOFLAGS=-mod=mod GOSUMDB=off
     export GOMODCACHE="$work/modcache" GOPATH="$work/gopath"
     go mod init example.com/user || return 1
-    # The plugin of the README.
-    awk '/^```go$/ && !n++ { inside = 1; next } /^```$/ { inside = 0 } inside' "$sdk/README.md" >main.go
+    readme_program 1 >main.go
     go get "$module@$version" && go build -o plugin . || return 1
     [ "$("$pipeplug" run ./plugin --call upper hello)" = HELLO ] || return 1
     mkdir host || return 1
-    {
-        printf 'package main\n\nimport (\n"context"\n"fmt"\n"os"\n\npipeplug "%s"\n)\n\nfunc run(ctx context.Context) error {\n' "$module"
-        # The host of the README.
-        awk '/^```go$/ { n++; if (n == 2) { inside = 1; next } } /^```$/ { inside = 0 } inside' "$sdk/README.md"
-        printf '}\n\nfunc main() {\nif err := run(context.Background()); err != nil {\nfmt.Println(err)\nos.Exit(1)\n}\n}\n'
-    } >host/main.go
-    go vet ./... && [ "$(go run ./host)" = HELLO ]
+    readme_program 2 >host/main.go
+    go vet ./... && [ "$(go run ./host)" = "HELLO <nil>" ]
 }
 (check "module installed elsewhere, with the programs of the README" used) || exit 1
+
+# What the README says, word for word, in an empty folder.
+followed() {
+    mkdir "$work/reader" && cd "$work/reader" || return 1
+    sed -n '/^    mkdir/,/^$/s/^    //p' "$sdk/README.md" | sed "s|=DIR/|=$root/|" >commands || return 1
+    cat commands
+    # shellcheck disable=SC1091
+    . ./commands || return 1
+    readme_program 1 >main.go
+    go build -o plugin . || return 1
+    mkdir host && readme_program 2 >host/main.go && [ "$(go run ./host)" = "HELLO <nil>" ] || return 1
+    [ "$("$pipeplug" run ./plugin --call upper hello)" = HELLO ]
+}
+(check "the commands of the README" followed) || exit 1
 
 # Conformance.
 for options in "" "--format classic" "--stdio" "--stdio --format classic"; do

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -137,7 +138,7 @@ func newConn(peer string, format Format, options Options, in, out *os.File, bloc
 		file: in, fd: int(in.Fd()), wake: wake, buf: make([]byte, readSize), commands: map[string]*command{},
 		dec: decoder{format: format, cmdLimit: uint64(c.options.CommandLimit), bufLimit: uint64(c.options.BufferLimit)},
 	}
-	c.w = newWriter(out, blocking, func(err error) { c.ended(err) })
+	c.w = newWriter(out, blocking, c.cannotWrite)
 	c.watcher = time.AfterFunc(time.Hour, c.watch)
 	c.watcher.Stop()
 	return c, nil
@@ -187,7 +188,7 @@ func (c *Conn) ended(cause error) {
 		cause = c.explain(cause)
 	}
 	isEOF := errors.Is(cause, io.EOF)
-	if isEOF {
+	if isEOF || errors.Is(cause, syscall.EPIPE) {
 		cause = errPeerClosed
 	}
 	c.mu.Lock()
@@ -235,6 +236,24 @@ func (c *Conn) ended(cause error) {
 	if c.onEnd != nil {
 		go c.onEnd(cause)
 	}
+}
+
+// cannotWrite ends the connection. A peer that reads no more may have written before: that is read
+// first, up to the end of it, which tells more than a broken pipe.
+func (c *Conn) cannotWrite(err error) {
+	if !errors.Is(err, syscall.EPIPE) {
+		c.ended(err)
+		return
+	}
+	go func() {
+		c.unblock()
+		c.needReader()
+		select {
+		case <-c.over:
+		case <-time.After(200 * time.Millisecond):
+			c.ended(err)
+		}
+	}()
 }
 
 // closeInput closes the reading end.

@@ -15,6 +15,11 @@ type BrokenStreamError struct {
 }
 
 func (e *BrokenStreamError) Error() string {
+	return fmt.Sprintf("broken chunk at %s; the reason may be text that was printed between two chunks, or the other format", e.problem())
+}
+
+// problem is the place, and what is wrong there.
+func (e *BrokenStreamError) problem() string {
 	expected := map[string]string{
 		"no-digits":    "expected digits",
 		"not-a-digit":  "expected a digit or NUL",
@@ -32,7 +37,7 @@ func (e *BrokenStreamError) Error() string {
 			found += fmt.Sprintf(" (%q)", rune(e.Found))
 		}
 	}
-	return fmt.Sprintf("broken chunk at byte %d of the stream, in its %s: %s%s; the reason may be text that was printed between two chunks, or the other format", e.Offset, e.Field, expected, found)
+	return fmt.Sprintf("byte %d of the stream, in its %s: %s%s", e.Offset, e.Field, expected, found)
 }
 
 type skipReason string

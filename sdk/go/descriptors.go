@@ -78,10 +78,6 @@ func (g *Guest) connect(args []string) (in, out *os.File, blocking, told bool, e
 	syscall.CloseOnExec(readFd)
 	syscall.CloseOnExec(writeFd)
 	in, out = os.NewFile(uintptr(readFd), "host"), os.NewFile(uintptr(writeFd), "host")
-	if !blocking {
-		_ = out.Fd() // before: it sets the descriptor to blocking
-		_ = syscall.SetNonblock(writeFd, true)
-	}
 	return in, out, blocking, told, nil
 }
 
@@ -209,9 +205,6 @@ func (g *Guest) awaitHost(path string) (in, out *os.File, err error) {
 			return nil, nil, err
 		}
 		syscall.CloseOnExec(copied)
-		out := os.NewFile(uintptr(copied), "host")
-		_ = out.Fd()
-		_ = syscall.SetNonblock(copied, true)
-		return in, out, nil
+		return in, os.NewFile(uintptr(copied), "host"), nil
 	}
 }

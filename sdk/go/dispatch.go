@@ -69,7 +69,7 @@ func (c *Conn) skipped(d *decoder) {
 		c.mu.Unlock()
 		if p != nil {
 			c.replied = true
-			p.finish(nil, fmt.Errorf("%s: the reply is lost: %w", p.cmd, err))
+			p.answer(nil, fmt.Errorf("%s: the reply is lost: %w", p.cmd, err))
 		}
 		return
 	}
@@ -116,6 +116,9 @@ func (c *Conn) dispatch(ch chunk, from origin) bool {
 	}
 	if !req.oneWay {
 		switch {
+		case c.metadata == nil && req.Command == cmdMetadata && c.PeerMetadata() == nil:
+			c.ended(errEcho)
+			return false
 		case c.metadata != nil && req.Command == cmdMetadata:
 			c.took(weight(req.Command, len(req.Data)))
 			c.metadata(req)
@@ -174,13 +177,11 @@ func (c *Conn) control(ch chunk) {
 }
 
 func (c *Conn) setLogLevel(level string) {
-	switch level {
-	case "off", "error", "warn", "info", "debug", "trace":
-		if c.logLevel != nil {
-			c.logLevel(level)
-		}
-	default:
+	switch {
+	case !isLogLevel(level):
 		c.logf("%s: the log level %.40q is unknown", c.peer, level)
+	case c.logLevel != nil:
+		c.logLevel(level)
 	}
 }
 

@@ -24,13 +24,15 @@
 //
 // The deadline of a call's context goes to the handler, whose context has it as well, and the end of
 // the context ends the handler's. So a handler that calls on with its context is given up with its
-// own caller. Values of WithValue go along.
+// own caller. Values of WithValue go along. A reply that arrives after the end of the context is dropped,
+// and the call fails with the context's error.
 //
 // # Errors
 //
 // A call fails with an *Error if the other side has answered with one, with the error of its context,
 // or with ErrClosed; all are found by errors.Is and errors.As in what is returned. A call that
-// failed with ErrClosed may have been handled or not.
+// failed with ErrClosed may have been handled or not. A StartError says why a plugin did not start, and
+// an ExitError how one has ended.
 //
 // # Goroutines
 //

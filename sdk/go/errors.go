@@ -1,9 +1,11 @@
 package pipeplug
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -63,12 +65,26 @@ type Error struct {
 	Data    json.RawMessage // any JSON that belongs to the code; nil for none
 }
 
-// Errorf makes an Error with a code and a formatted message.
+// Errorf makes an Error with a code, or "" for none, and a formatted message. It panics if the code is
+// not lowercase words joined by "_": programs compare it.
 func Errorf(code, format string, args ...any) *Error {
+	if code != "" && !isCode(code) {
+		panic(fmt.Sprintf("pipeplug: the code %q of an error is not lowercase words joined by _, as in not_found", code))
+	}
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// WithData returns a copy of the error with data, which has to be encodable as JSON.
+// isCode tells whether a code is lowercase words joined by "_".
+func isCode(code string) bool {
+	for _, word := range strings.Split(code, "_") {
+		if word == "" || strings.Trim(word, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
+			return false
+		}
+	}
+	return code[0] > '9'
+}
+
+// WithData returns a copy of the error with data. Data that package json cannot encode is left out.
 func (e *Error) WithData(data any) *Error {
 	with := *e
 	with.Data = nil
@@ -78,7 +94,34 @@ func (e *Error) WithData(data any) *Error {
 	return &with
 }
 
+// Error is the message, with code and data behind it.
 func (e *Error) Error() string {
+	var details []string
+	if e.Code != "" && e.Message != "" {
+		details = append(details, e.Code)
+	}
+	if len(e.Data) > 0 {
+		data := string(e.Data)
+		var short bytes.Buffer
+		if json.Compact(&short, e.Data) == nil {
+			data = short.String()
+		}
+		if len(data) > maxDataShown {
+			data = cutText(data, maxDataShown) + "…"
+		}
+		details = append(details, printable(data))
+	}
+	if len(details) == 0 {
+		return e.text()
+	}
+	return e.text() + " (" + strings.Join(details, ", ") + ")"
+}
+
+// maxDataShown is how much of the data is part of the text.
+const maxDataShown = 500
+
+// text is what is for people.
+func (e *Error) text() string {
 	if e.Message == "" {
 		return e.Code
 	}
@@ -104,7 +147,10 @@ type failureJSON struct {
 func errorReply(err error, coded bool) (cmd string, buffer []byte) {
 	message := err.Error()
 	var e *Error
-	if !coded || !errors.As(err, &e) || e.Code == "" {
+	if errors.As(err, &e) { // code and data go beside the message
+		message = strings.Replace(message, e.Error(), e.text(), 1)
+	}
+	if !coded || e == nil || e.Code == "" {
 		return cmdError, []byte(message)
 	}
 	failure := failureJSON{Code: e.Code, Message: message, Data: e.Data}
@@ -168,7 +214,12 @@ type closedError struct {
 	cause error
 }
 
-func (e *closedError) Error() string { return e.peer + " is gone: " + e.cause.Error() }
+func (e *closedError) Error() string {
+	if exit, ok := e.cause.(*ExitError); ok {
+		return exit.Error() // which names the plugin
+	}
+	return e.peer + " is gone: " + e.cause.Error()
+}
 
 func (e *closedError) Unwrap() error { return e.cause }
 

@@ -109,6 +109,12 @@ func splitArgs(args []string) (protocol, rest []string) {
 // Standard input and output are the connection's if the host has named no others: what the program
 // prints goes to standard error then.
 func (g *Guest) Serve(ctx context.Context) error {
+	if err := checkContext(ctx); err != nil {
+		return &setupError{err}
+	}
+	if err := checkSettings("Guest", g.Options, g.Services, map[string]time.Duration{"Grace": g.Grace}); err != nil {
+		return &setupError{err}
+	}
 	args := g.Args
 	if args == nil {
 		args = os.Args[1:]

@@ -110,6 +110,9 @@ func (c *Conn) meet(metadata map[string]string) {
 	if features&(featureContext|featureCancel) != featureContext|featureCancel {
 		features &^= featureStream
 	}
+	if metadata[keyProtocol] != "" || features != 0 { // not the original Go package
+		c.w.readsOnce.Store(false)
+	}
 	config, hasConfig := metadata[keyConfig]
 	delete(metadata, keyConfig)
 	c.mu.Lock()

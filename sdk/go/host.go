@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -57,48 +58,29 @@ func Start(ctx context.Context, path string, args ...string) (*Plugin, error) {
 	return new(Host).Start(ctx, path, args...)
 }
 
-// A StartError says why a plugin did not start.
-type StartError struct {
-	Plugin string // its path
-	Stderr string // the end of what it has written to standard error
-	Err    error
-}
-
-func (e *StartError) Error() string {
-	text := fmt.Sprintf("plugin %q did not start: %v", e.Plugin, e.Err)
-	var exit *ExitError // has it as well
-	if e.Stderr != "" && !errors.As(e.Err, &exit) {
-		text += "; its stderr ends with: " + e.Stderr
-	}
-	return text
-}
-
-func (e *StartError) Unwrap() error { return e.Err }
-
-// Start starts the program at path, with its own arguments, and waits until it has answered. ctx is
-// for the start only. Stop the plugin at the end.
+// Start starts the program at path, with its own arguments, and waits until it has answered. A path
+// without a slash is searched in PATH. ctx is for the start only. Stop the plugin at the end.
 func (h *Host) Start(ctx context.Context, path string, args ...string) (*Plugin, error) {
-	fail := func(err error) error { return &StartError{Plugin: path, Err: err} }
-	toPlugin, out, err := os.Pipe()
-	if err != nil {
-		return nil, fail(err)
+	if err := h.check(ctx); err != nil {
+		return nil, startProblem(path, err)
 	}
-	defer toPlugin.Close()
-	in, fromPlugin, err := os.Pipe()
-	if err != nil {
-		_ = out.Close()
-		return nil, fail(err)
+	var files []*os.File
+	closeAll := func(files []*os.File) {
+		for _, f := range files {
+			_ = f.Close()
+		}
 	}
-	defer fromPlugin.Close()
-	errors_, stderr, err := os.Pipe()
-	if err != nil {
-		_ = out.Close()
-		_ = in.Close()
-		return nil, fail(err)
+	for i := 0; i < 3; i++ {
+		r, w, err := os.Pipe()
+		if err != nil {
+			closeAll(files)
+			return nil, &StartError{Plugin: path, Err: err, text: fmt.Sprintf("plugin %q %s", path, systemProblem(err))}
+		}
+		files = append(files, r, w)
 	}
-	defer stderr.Close()
+	toPlugin, out, in, fromPlugin, errors_, stderr := files[0], files[1], files[2], files[3], files[4], files[5]
 
-	p := &Plugin{host: h, stderr: &tail{}, exited: make(chan struct{})}
+	p := &Plugin{host: h, stderr: &lastLines{}, exited: make(chan struct{}), began: time.Now()}
 	if h.Stdio {
 		// Two numbers would be taken for descriptors, and a guest of the Go package has to be told.
 		if h.Format == FormatClassic || (len(args) >= 2 && isDescriptor(args[0]) && isDescriptor(args[1])) {
@@ -116,12 +98,11 @@ func (h *Host) Start(ctx context.Context, path string, args ...string) (*Plugin,
 	} else {
 		p.cmd.Stdout, p.cmd.ExtraFiles = stderr, []*os.File{toPlugin, fromPlugin}
 	}
-	err = p.cmd.Start()
+	err := p.cmd.Start()
+	closeAll([]*os.File{toPlugin, fromPlugin, stderr})
 	if err != nil {
-		for _, f := range []*os.File{in, out, errors_} {
-			_ = f.Close()
-		}
-		return nil, fail(err)
+		closeAll([]*os.File{in, out, errors_})
+		return nil, &StartError{Plugin: path, Err: err, text: spawnProblem(p.cmd, err)}
 	}
 	to := h.Stderr
 	if to == nil {
@@ -134,7 +115,8 @@ func (h *Host) Start(ctx context.Context, path string, args ...string) (*Plugin,
 		_, _ = io.Copy(io.MultiWriter(p.stderr, &careless{to}), errors_)
 	}()
 	go func() {
-		p.waitErr = p.cmd.Wait()
+		_ = p.cmd.Wait() // the status is in ProcessState
+		p.ran = time.Since(p.began)
 		select { // a grandchild may keep stderr open
 		case <-copied:
 		case <-time.After(100 * time.Millisecond):
@@ -147,25 +129,60 @@ func (h *Host) Start(ctx context.Context, path string, args ...string) (*Plugin,
 	return p, nil
 }
 
+func (h *Host) startTimeout() time.Duration {
+	if h.StartTimeout == 0 {
+		return DefaultStartTimeout
+	}
+	return h.StartTimeout
+}
+
+// check says why nothing can be started with these settings.
+func (h *Host) check(ctx context.Context) error {
+	if err := checkContext(ctx); err != nil {
+		return err
+	}
+	if err := whyOver(ctx); err != nil {
+		return fmt.Errorf("its context is over already: %w", err)
+	}
+	if err := checkSettings("Host", h.Options, h.Services, map[string]time.Duration{"StartTimeout": h.StartTimeout, "Grace": h.Grace}); err != nil {
+		return err
+	}
+	if h.Format < FormatAuto || h.Format > FormatClassic {
+		return fmt.Errorf("Host.Format is %d, and there is FormatStandard and FormatClassic", h.Format)
+	}
+	if h.LogLevel != "" && !isLogLevel(h.LogLevel) {
+		return fmt.Errorf("Host.LogLevel is %q, and has to be one of %s", h.LogLevel, strings.Join(logLevels, ", "))
+	}
+	return nil
+}
+
 // Attach connects to a plugin that waits at a socket: one that was started with the arguments
 // --pipeplug-listen and the path. Stop ends it; its exit status is not known.
 func (h *Host) Attach(ctx context.Context, socket string) (*Plugin, error) {
+	if err := h.check(ctx); err != nil {
+		return nil, startProblem(socket, err)
+	}
+	fail := func(err error) error {
+		text := fmt.Sprintf("no plugin waits at the socket %q: %v; start one with the arguments %s %[1]s", socket, err, listenArg)
+		return &StartError{Plugin: socket, Err: err, text: text}
+	}
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", socket)
 	if err != nil {
-		return nil, &StartError{Plugin: socket, Err: err}
+		return nil, fail(err)
 	}
 	in, err := conn.(*net.UnixConn).File()
 	_ = conn.Close()
 	if err != nil {
-		return nil, &StartError{Plugin: socket, Err: err}
+		return nil, fail(err)
 	}
 	copied, err := syscall.Dup(int(in.Fd()))
 	if err != nil {
-		return nil, &StartError{Plugin: socket, Err: err}
+		_ = in.Close()
+		return nil, fail(err)
 	}
 	syscall.CloseOnExec(copied)
-	p := &Plugin{host: h, stderr: &tail{}, exited: make(chan struct{})}
+	p := &Plugin{host: h, stderr: &lastLines{}, exited: make(chan struct{}), began: time.Now()}
 	if err := p.meet(ctx, socket, in, os.NewFile(uintptr(copied), "plugin")); err != nil {
 		return nil, err
 	}
@@ -179,15 +196,13 @@ func (p *Plugin) meet(ctx context.Context, path string, in, out *os.File) error 
 	if format == FormatAuto {
 		format = FormatStandard
 	}
-	_ = out.Fd() // before: it sets the descriptor to blocking
 	c, err := newConn(fmt.Sprintf("plugin %q", filepath.Base(path)), format, h.Options, in, out, false)
 	if err != nil {
 		_ = in.Close()
 		_ = out.Close()
 		_ = p.Kill()
-		return &StartError{Plugin: path, Err: err}
+		return &StartError{Plugin: path, Err: err, text: fmt.Sprintf("plugin %q %s", path, systemProblem(err))}
 	}
-	_ = syscall.SetNonblock(c.w.fd, true)
 	p.Conn = c
 	c.services = h.Services
 	c.handler = routeServices(h.Services, h.Handler)
@@ -202,14 +217,14 @@ func (p *Plugin) meet(ctx context.Context, path string, in, out *os.File) error 
 			select { // what it has written is read to the end, unless another process holds the pipe
 			case <-c.over:
 			case <-time.After(200 * time.Millisecond):
-				c.ended(p.exitError())
+				c.ended(p.whyExited())
 			}
 		}()
 	}
 	fail := func(err error) error {
 		c.ended(err)
 		_ = p.Kill()
-		return &StartError{Plugin: path, Stderr: p.stderr.String(), Err: err}
+		return p.startFailed(path, err)
 	}
 	offer := c.offer(ownFeatures, h.InterfaceVersions)
 	for key, value := range h.Metadata {
@@ -228,12 +243,8 @@ func (p *Plugin) meet(ctx context.Context, path string, in, out *os.File) error 
 	c.accepts.Store(ownFeatures)
 	c.start()
 
-	timeout := h.StartTimeout
-	if timeout <= 0 {
-		timeout = DefaultStartTimeout
-	}
 	caller := ctx
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, h.startTimeout())
 	defer cancel()
 	call := &Pending{done: make(chan struct{}), shared: true}
 	if err := c.beginInternal(ctx, call, cmdMetadata, text, &callOptions{}); err != nil {
@@ -245,24 +256,20 @@ func (p *Plugin) meet(ctx context.Context, path string, in, out *os.File) error 
 	case errors.As(err, &refused):
 		reply = []byte("{}")
 	case errors.Is(err, context.DeadlineExceeded) && whyOver(caller) == nil:
-		hint := "FormatClassic"
-		if format == FormatClassic {
-			hint = "FormatStandard"
-		}
-		return fail(fmt.Errorf("no answer within %v: if it speaks the other format set Host.Format to %s, if it uses stdin and stdout set Host.Stdio: %w", timeout, hint, err))
+		return fail(errStartTimeout)
 	case err != nil:
 		return fail(err)
 	}
 	metadata, ok := parseMetadata(reply)
 	if !ok {
-		return fail(fmt.Errorf("its metadata is no JSON object: %.100q", reply))
+		return fail(fmt.Errorf("its answer to GetMetadata is no JSON object: %.64q", reply))
 	}
 	c.meet(metadata)
 	if err := c.agree(h.InterfaceVersions, metadata); err != nil {
 		return fail(err)
 	}
 	if h.Config != nil && featuresOf(metadata)&featureConfig == 0 {
-		return fail(fmt.Errorf("it takes no configuration, and there is one for it: %w", ErrUnsupported))
+		return fail(&wrapped{ErrUnsupported, "it cannot take the configuration that its host has for it, since its answer to GetMetadata does not name the feature config; upgrade the plugin, or leave Host.Config out"})
 	}
 	c.mu.Lock()
 	c.flows = c.features.Load()&featureFlow != 0

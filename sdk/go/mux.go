@@ -17,10 +17,19 @@ type Mux struct {
 // NewMux returns a Mux without commands.
 func NewMux() *Mux { return &Mux{handlers: map[string]Handler{}} }
 
-// Handle sets the handler of a command. It panics if there is one already.
+// Handle sets the handler of a command. It panics if there is one already, if handler is nil, and for
+// a command of the protocol, which no handler gets.
 func (m *Mux) Handle(cmd string, handler Handler) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	switch f, isFunc := handler.(HandlerFunc); {
+	case handler == nil, isFunc && f == nil:
+		panic(fmt.Sprintf("pipeplug: the handler of the command %q is nil", cmd))
+	case cmd == cmdMetadata:
+		panic("pipeplug: GetMetadata is answered by the library: set Guest.Metadata")
+	case isReserved(cmd):
+		panic(fmt.Sprintf("pipeplug: the command %q belongs to the protocol, and comes to no handler", cmd))
+	}
 	if m.handlers[cmd] != nil {
 		panic(fmt.Sprintf("pipeplug: the command %q has two handlers", cmd))
 	}

@@ -26,15 +26,9 @@ type Pending struct {
 
 var pendings = sync.Pool{New: func() any { return &Pending{done: make(chan struct{}, 1)} }}
 
-// result is the reply or error of a complete call. At a deadline both sides may be the first: the
-// caller gets the same error.
+// result is the reply or error of a complete call.
 func (p *Pending) result() ([]byte, error) {
 	p.reports.wait()
-	if _, ok := p.err.(*Error); ok {
-		if over := whyOver(p.ctx); over != nil {
-			return nil, givenUp(p.cmd, over)
-		}
-	}
 	return p.reply, p.err
 }
 
@@ -108,6 +102,15 @@ func (p *Pending) Cancel() {
 		}
 		p.finish(nil, fmt.Errorf("%s: given up: %w", p.cmd, err))
 	}
+}
+
+// answer completes a call with the response that has arrived. One that comes after the end of the
+// call's context is dropped: the call fails the same way whichever of both is looked at first.
+func (p *Pending) answer(reply []byte, err error) {
+	if over := whyOver(p.ctx); over != nil {
+		reply, err = nil, givenUp(p.cmd, over)
+	}
+	p.finish(reply, err)
 }
 
 // finish completes a call that is no longer in the table.

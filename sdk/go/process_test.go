@@ -30,7 +30,7 @@ func testGuest(kind string) {
 	if kind == "old" {
 		oldGuest()
 	}
-	mux := echoMux()
+	mux := lateMux()
 	mux.HandleFunc("print", func(_ context.Context, req *Request) ([]byte, error) {
 		fmt.Println("a stray line")
 		return req.Data, nil
@@ -38,6 +38,12 @@ func testGuest(kind string) {
 	mux.HandleFunc("exit", func(context.Context, *Request) ([]byte, error) {
 		fmt.Fprintln(os.Stderr, "the last words")
 		os.Exit(3)
+		return nil, nil
+	})
+	mux.HandleFunc("words", func(context.Context, *Request) ([]byte, error) {
+		for i := 1; i <= 40; i++ {
+			fmt.Fprintf(os.Stderr, "word %d\x1b\n", i)
+		}
 		return nil, nil
 	})
 	mux.HandleFunc("crash", func(context.Context, *Request) ([]byte, error) {
@@ -99,9 +105,9 @@ func testGuest(kind string) {
 // oldGuest reads as the original Go package does: a header byte by byte, a buffer with one read(2).
 // It echoes, and exits with 9 when a buffer was cut.
 func oldGuest() {
-	in, out := os.NewFile(3, "in"), os.NewFile(4, "out")
-	if os.Args[1] == "0" {
-		in, out = os.Stdin, os.Stdout
+	in, out := os.Stdin, os.Stdout
+	if os.Args[1] != "0" { // the collector closes what is not used
+		in, out = os.NewFile(3, "in"), os.NewFile(4, "out")
 	}
 	for {
 		id, direction, rest, ok := oldHeader(in)
@@ -155,7 +161,7 @@ func TestAGuestOfTheOriginalPackage(t *testing.T) {
 			group.Add(1)
 			go func() {
 				defer group.Done()
-				for _, size := range []int{0, 1, 4000, 4090, 4096, 10_000, 65_530, 65_536, 200_000, 1_000_000, 3} {
+				for _, size := range []int{0, 1, 4000, 4090, 4096, 10_000, 65_530, 65_536, 200_000, 1_000_000, largestPipe - 1, largestPipe, 3} {
 					data := bytes.Repeat([]byte("x"), size)
 					if reply, err := plugin.Call(ctx, "echo", data); err != nil || !bytes.Equal(reply, data) {
 						t.Errorf("%d bytes: %v; %s", size, err, stderr)
@@ -165,9 +171,29 @@ func TestAGuestOfTheOriginalPackage(t *testing.T) {
 			}()
 		}
 		group.Wait()
+		// What no pipe holds is refused, and the connection goes on.
+		for name, send := range map[string]func(data []byte) error{
+			"Call":   func(data []byte) error { _, err := plugin.Call(ctx, "echo", data); return err },
+			"Notify": func(data []byte) error { return plugin.Notify(ctx, "echo", data) },
+			"Go":     func(data []byte) error { _, err := plugin.Go(ctx, "echo", data); return err },
+		} {
+			err := send(make([]byte, largestPipe+1))
+			if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "a buffer of 1048577 bytes is larger than the pipe, which holds 1048576") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 		if err := plugin.Stop(ctx); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A peer that says what it is reads until a buffer is complete.
+func TestLargeBuffersOfTheClassicFormat(t *testing.T) {
+	plugin, _ := mustStart(t, Host{Format: FormatClassic}, "plain")
+	data := bytes.Repeat([]byte("large"), 1_000_000)
+	if reply, err := plugin.Call(within(t, 20*time.Second), "echo", data); err != nil || !bytes.Equal(reply, data) {
+		t.Errorf("%d bytes, %v", len(reply), err)
 	}
 }
 
@@ -186,7 +212,7 @@ func TestAHostOfTheOriginalPackage(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	sizes := []int{2, 0, 4096, 5000, 65_536, 500_000, 1_000_000}
+	sizes := []int{2, 0, 4096, 5000, 65_536, 500_000, 1_000_000, largestPipe - 1, largestPipe, largestPipe + 1, 3}
 	go func() {
 		_, _ = in.Write(appendHeader(nil, FormatClassic, 1, request, cmdMetadata, 0))
 		for i, size := range sizes {
@@ -201,6 +227,14 @@ func TestAHostOfTheOriginalPackage(t *testing.T) {
 		}
 		name, text, _ := strings.Cut(rest, " ")
 		size, _ := strconv.Atoi(text)
+		if name == cmdError && id == "11" { // what no pipe holds
+			refused := make([]byte, size)
+			_, _ = out.Read(refused)
+			if !strings.Contains(string(refused), "larger than the pipe, which holds 1048576") {
+				t.Errorf("%s", refused)
+			}
+			continue
+		}
 		if n, _ := out.Read(make([]byte, size)); n != size {
 			t.Fatalf("%s: a buffer of %d bytes came as %d", name, size, n)
 		}
@@ -312,7 +346,7 @@ func TestAPluginThatDoesNotStopIsKilled(t *testing.T) {
 	}
 	_ = plugin.Ping(ctx)
 	var exit *ExitError
-	if err := plugin.Stop(ctx); !errors.As(err, &exit) || !strings.Contains(err.Error(), "terminated") {
+	if err := plugin.Stop(ctx); !errors.As(err, &exit) || !strings.Contains(err.Error(), "signal 15 (SIGTERM)") {
 		t.Errorf("%v", err)
 	}
 	plugin, _ = mustStart(t, Host{}, "ignores")
@@ -328,7 +362,7 @@ func TestAPluginThatDoesNotStopIsKilled(t *testing.T) {
 }
 
 func TestCrashes(t *testing.T) {
-	for cmd, want := range map[string]string{"exit": "exit status 3", "crash": "exit status 2", "half": "signal: killed"} {
+	for cmd, want := range map[string]string{"exit": "exit status 3", "crash": "exit status 2", "half": "killed by signal 9 (SIGKILL)"} {
 		plugin, _ := mustStart(t, Host{}, "plain")
 		ctx := within(t, 10*time.Second)
 		_, err := plugin.Call(ctx, cmd, nil)
@@ -409,7 +443,7 @@ func TestStarts(t *testing.T) {
 	if _, err := Start(within(t, 10*time.Second), "/bin/true"); !errors.As(err, &start) || !strings.Contains(err.Error(), "exit status 0") {
 		t.Errorf("%v", err)
 	}
-	if _, err := (&Host{Stdio: true}).Start(within(t, 10*time.Second), "/bin/echo", "hello"); err == nil || !strings.Contains(err.Error(), "broken chunk at byte 0") {
+	if _, err := (&Host{Stdio: true}).Start(within(t, 10*time.Second), "/bin/echo", "hello"); err == nil || !strings.Contains(err.Error(), "must print nothing of its own") {
 		t.Errorf("%v", err)
 	}
 }

@@ -3,6 +3,7 @@ package pipeplug
 import (
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -50,9 +51,9 @@ type reader struct {
 	left     uint64 // bytes of the current chunk's buffer that are still to come
 	inBody   bool
 	body     []byte
-	cmd      *command
 	commands map[string]*command
 	head     chunk
+	luck     int        // how often it was of use to look for input, of late
 	closing  sync.Mutex // around read(2), and the close of the descriptor
 	closed   bool
 }
@@ -156,13 +157,41 @@ func (r *reader) wait(timeout int64) bool {
 	}
 	defer r.wake.release()
 	fds := [2]pollFd{{fd: int32(r.fd), events: pollIn}, {fd: int32(r.wake.fd), events: pollIn}}
-	for {
-		n, err := poll(fds[:], timeout)
-		if err == syscall.EINTR {
-			continue
+	n, err := r.look(fds[:])
+	for n == 0 || err == syscall.EINTR {
+		if n, err = poll(fds[:], timeout); n == 0 && err == nil {
+			return false
 		}
-		return err != nil || (n > 0 && fds[0].revents != 0 && fds[1].revents == 0)
 	}
+	return err != nil || (fds[0].revents != 0 && fds[1].revents == 0)
+}
+
+const (
+	lookTime = 25 * time.Microsecond // a change of processes takes about as long
+	mostLuck = 8
+	lookRest = 32 // waits without a look after one in vain
+)
+
+// look looks for input for a short time, before the thread sleeps: input that comes meanwhile costs no
+// change of threads. It does so as long as that is of use, and others have nothing to run.
+func (r *reader) look(fds []pollFd) (n int, err error) {
+	if r.luck < 0 {
+		r.luck++
+		return 0, nil
+	}
+	for began := time.Now(); time.Since(began) < lookTime; {
+		if n, err = pollNow(fds); n != 0 || err != nil {
+			if r.luck < mostLuck {
+				r.luck++
+			}
+			return n, err
+		}
+		runtime.Gosched()
+	}
+	if r.luck -= 2; r.luck < 0 {
+		r.luck = -lookRest
+	}
+	return 0, nil
 }
 
 // read reads once, after all before was taken.

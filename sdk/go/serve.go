@@ -139,6 +139,9 @@ func (c *Conn) finish(req *Request, reply []byte, err error) {
 	if req.progress != nil {
 		req.progress.finish()
 	}
+	if err == nil && !req.oneWay {
+		err = c.tooLarge(len(reply))
+	}
 	switch {
 	case req.oneWay:
 		if err != nil {

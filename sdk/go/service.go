@@ -77,6 +77,9 @@ func (s *Service) add(m *Method) *Method {
 // It panics if the value has none. Lookup finds a method to add docs.
 func (s *Service) Register(receiver any) *Service {
 	value := reflect.ValueOf(receiver)
+	if !value.IsValid() {
+		panic(fmt.Sprintf("pipeplug: Register of the service %s got nil", s.name))
+	}
 	found := false
 	for i := 0; i < value.NumMethod(); i++ {
 		if m := reflectMethod(snakeCase(value.Type().Method(i).Name), value.Method(i)); m != nil {

@@ -39,7 +39,11 @@ func NewClient(conn *Conn, name string, version uint32) (*Client, error) {
 		}
 		return &Client{conn, name}, nil
 	}
-	return nil, fmt.Errorf("%s has no service %q; it has %q: %w", conn.peer, name, offered, ErrUnsupported)
+	has := "none"
+	if words := strings.Fields(offered); len(words) > 0 {
+		has = strings.Join(words, ", ")
+	}
+	return nil, &wrapped{ErrUnsupported, fmt.Sprintf("%s has no service %q: it has %s", conn.peer, name, printable(has))}
 }
 
 // Invoke calls a method and decodes its result. args is a struct, a map, or nil for none.

@@ -53,7 +53,7 @@ func (c *Conn) needStreams(cmd string) error {
 // NotifyStream sends a one-way that parts follow. Close the PartWriter at the end; the end of ctx
 // aborts it.
 func (c *Conn) NotifyStream(ctx context.Context, cmd string, data []byte) (*PartWriter, error) {
-	if err := c.checkCommand(cmd); err != nil {
+	if err := c.checkCall(ctx, cmd, len(data)); err != nil {
 		return nil, err
 	}
 	if err := c.needStreams(cmd); err != nil {

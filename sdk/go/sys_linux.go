@@ -31,16 +31,33 @@ func poll(fds []pollFd, timeout int64) (int, error) {
 	return int(n), nil
 }
 
-const fSetPipeSize = 1031 // fcntl(2)
-
-// growPipe asks for a pipe that holds size bytes, and returns what it holds; 0 if it is no pipe.
-func growPipe(fd, size int) int {
-	n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), fSetPipeSize, uintptr(size))
+// pollNow looks for events, and does not wait: the scheduler need not know.
+func pollNow(fds []pollFd) (int, error) {
+	var zero syscall.Timespec
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&zero)), 0, 0, 0)
 	if errno != 0 {
-		n, _, errno = syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), fSetPipeSize+1, 0)
-		if errno != 0 {
-			return 0
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// Commands of fcntl(2).
+const (
+	fSetPipeSize = 1031
+	fGetPipeSize = 1032
+)
+
+// growPipe makes a pipe hold size bytes, or as much as the system allows, and returns what it holds.
+func growPipe(fd, size int) int {
+	for ; size > smallestPipe; size /= 2 {
+		n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), fSetPipeSize, uintptr(size))
+		if errno == 0 {
+			return int(n)
 		}
+	}
+	n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), fGetPipeSize, 0)
+	if errno != 0 {
+		return smallestPipe
 	}
 	return int(n)
 }
@@ -52,6 +69,13 @@ func unreadBytes(fd int) int {
 		return 0
 	}
 	return int(n)
+}
+
+// isNoexec tells whether nothing is executed from the file system of a file: statfs(2).
+func isNoexec(path string) bool {
+	const stNoexec = 8
+	var fs syscall.Statfs_t
+	return syscall.Statfs(path, &fs) == nil && fs.Flags&stNoexec != 0
 }
 
 // peerUID is the user at the other end of a Unix socket.

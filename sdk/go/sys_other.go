@@ -62,9 +62,15 @@ func poll(fds []pollFd, timeout int64) (int, error) {
 	return n, nil
 }
 
-func growPipe(int, int) int { return 0 }
+func pollNow(fds []pollFd) (int, error) { return poll(fds, 0) }
+
+// growPipe is for Linux: pipes of other systems cannot be grown.
+func growPipe(int, int) int { return smallestPipe }
 
 func unreadBytes(int) int { return 0 }
+
+// isNoexec is unknown: the flag is another one on each of these systems.
+func isNoexec(string) bool { return false }
 
 // peerUID trusts the mode of the socket, which package syscall has no call to check on these systems.
 func peerUID(int) (int, error) { return os.Geteuid(), nil }

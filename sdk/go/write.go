@@ -1,29 +1,69 @@
 package pipeplug
 
 import (
+	"fmt"
+	"math"
 	"os"
 	"syscall"
 	"time"
 )
 
-// write writes all of p, or gives EAGAIN with what was written before.
-func (w *writer) write(p []byte, format Format, patience patience) (n int, err error) {
-	if len(p) > w.grown/2 && w.grown < largestPipe {
-		size := growPipe(w.fd, largestPipe)
-		if w.grown = size; size < largestPipe {
-			w.grown = largestPipe // there is no more to ask for
-		}
-	}
-	if format == FormatClassic && len(p) > pipeBuf {
+// write writes a whole piece, or gives EAGAIN with what was written before.
+func (w *writer) write(piece piece, format Format, patience patience) (n int, err error) {
+	p := piece.bytes
+	holds := w.capacity(2 * len(p))
+	once := format == FormatClassic && w.readsOnce.Load()
+	if once && len(p) > pipeBuf {
 		if patience != block {
 			return 0, syscall.EAGAIN
 		}
-		w.awaitEmpty(len(p))
+		if len(p) > holds && piece.header > 0 {
+			// There is room for the buffer alone, once the header was read.
+			if n, err = w.writeAll(p[:piece.header], once, block); err != nil {
+				return n, err
+			}
+			p = p[n:]
+		}
+		w.awaitEmpty()
 	}
+	wrote, err := w.writeAll(p, once, patience)
+	return n + wrote, err
+}
+
+// capacity is what the pipe holds, after it was grown for size bytes as far as it may.
+func (w *writer) capacity(size int) int {
+	w.pipe.Lock()
+	defer w.pipe.Unlock()
+	if size > w.holds && !w.isGrown {
+		w.isGrown = true
+		if w.holds = math.MaxInt; isPipe(w.fd) { // a socket takes what it is given
+			w.holds = growPipe(w.fd, largestPipe)
+		}
+	}
+	return w.holds
+}
+
+// tooLarge refuses a buffer that a reader of the original Go package would lose: it reads a buffer
+// with one read(2), and no pipe holds as much.
+func (c *Conn) tooLarge(size int) error {
+	if Format(c.format.Load()) != FormatClassic || !c.w.readsOnce.Load() || size <= pipeBuf {
+		return nil
+	}
+	holds := c.w.capacity(2 * size)
+	if size <= holds {
+		return nil
+	}
+	return &wrapped{ErrTooLarge, fmt.Sprintf(
+		"a buffer of %d bytes is larger than the pipe, which holds %d: %s may read a buffer at once, as the original Go package does, and would lose it; send it in several, or have both sides use the standard format",
+		size, holds, c.peer)}
+}
+
+// writeAll writes all of p, or gives EAGAIN with how much was written before.
+func (w *writer) writeAll(p []byte, once bool, patience patience) (n int, err error) {
 	var began time.Time // of waiting
 	for n < len(p) {
 		part := p[n:]
-		if w.blocking || (format == FormatClassic && patience != block) {
+		if w.blocking || (once && patience != block) {
 			if !w.writable(0) {
 				if patience != block {
 					return n, syscall.EAGAIN
@@ -32,11 +72,11 @@ func (w *writer) write(p []byte, format Format, patience patience) (n int, err e
 					return n, os.ErrClosed
 				}
 			}
-			if w.blocking && len(part) > pipeBuf && format != FormatClassic {
+			if w.blocking && len(part) > pipeBuf && !once {
 				part = part[:pipeBuf] // a pipe that is ready has room for this
 			}
 		}
-		if format != FormatClassic && len(part) > writeSize {
+		if !once && len(part) > writeSize {
 			part = part[:writeSize]
 		}
 		wrote, err := syscall.Write(w.fd, part)
@@ -63,15 +103,17 @@ func (w *writer) write(p []byte, format Format, patience patience) (n int, err e
 	return n, nil
 }
 
-// awaitEmpty waits until a pipe has room for a chunk of the classic format, whose reader takes a
-// buffer in one read. A pipe that stays full for a second, or is too small, gets it in pieces.
-func (w *writer) awaitEmpty(size int) {
-	for i := 0; i < 10000 && unreadBytes(w.fd) > 0; i++ {
-		time.Sleep(100 * time.Microsecond)
+// awaitEmpty waits until the pipe is empty, or the output is closed: a reader that takes a buffer in
+// one read has to find all of it.
+func (w *writer) awaitEmpty() {
+	for pause := 100 * time.Microsecond; unreadBytes(w.fd) > 0; {
 		select {
 		case <-w.ended:
 			return
-		default:
+		case <-time.After(pause):
+		}
+		if pause < 5*time.Millisecond {
+			pause += pause / 8
 		}
 	}
 }

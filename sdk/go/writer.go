@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -21,6 +22,8 @@ const (
 	pipeBuf = 4096
 	// writeSize is how much is written at a time: the reader begins to read when a write has ended.
 	writeSize = 128 << 10
+	// smallestPipe is what a pipe is taken to hold before it is grown.
+	smallestPipe = 64 << 10
 	// largestPipe is what any user may grow a pipe to.
 	largestPipe = 1 << 20
 )
@@ -28,6 +31,7 @@ const (
 // piece is what is written in one go: chunks, or a large buffer.
 type piece struct {
 	bytes    []byte
+	header   int  // bytes of it, of a chunk of the classic format
 	batch    bool // bytes may get more chunks, and go back to the pool
 	borrowed bool // bytes are the user's, and are copied before they are left to another goroutine
 }
@@ -65,15 +69,24 @@ type writer struct {
 
 	written chan struct{} // closed when nothing is left to write, if any goroutine waits
 	format  Format
-	grown   int
 	flusher chan struct{}
 	ended   chan struct{}
+
+	readsOnce atomic.Bool // the reader may be that of the original Go package
+	pipe      sync.Mutex
+	holds     int  // what the pipe holds
+	isGrown   bool // as far as it may
 }
 
 var batches = sync.Pool{New: func() any { b := make([]byte, 0, 8<<10); return &b }}
 
 func newWriter(file *os.File, blocking bool, failed func(error)) *writer {
-	return &writer{file: file, fd: int(file.Fd()), blocking: blocking, failed: failed, grown: 64 << 10, ended: make(chan struct{})}
+	w := &writer{file: file, fd: int(file.Fd()), blocking: blocking, failed: failed, holds: smallestPipe, ended: make(chan struct{})}
+	if !blocking {
+		_ = syscall.SetNonblock(w.fd, true) // Fd has set it to blocking
+	}
+	w.readsOnce.Store(true) // until it has said what it is
+	return w
 }
 
 // put queues a chunk. The buffer is not copied if it is large and owned: it must not change then.
@@ -100,6 +113,9 @@ func (w *writer) putLocked(format Format, id uint64, direction byte, cmd string,
 	p := &w.queue[last]
 	before := len(p.bytes)
 	p.bytes = appendHeader(p.bytes, format, id, direction, cmd, len(buffer))
+	if format == FormatClassic {
+		p.header = len(p.bytes)
+	}
 	if len(buffer) <= copyLimit || format == FormatClassic {
 		p.bytes = append(p.bytes, buffer...)
 		w.queued += len(p.bytes) - before
@@ -214,7 +230,7 @@ func (w *writer) drain(p patience) {
 		w.mu.Unlock()
 
 		for i := range todo {
-			n, err := w.write(todo[i].bytes, format, p)
+			n, err := w.write(todo[i], format, p)
 			if err == syscall.EAGAIN {
 				w.mu.Lock()
 				w.settle(n)
@@ -231,7 +247,11 @@ func (w *writer) drain(p patience) {
 						}
 					}
 				}
-				rest := append([]piece{{bytes: todo[i].bytes[n:]}}, todo[i+1:]...)
+				first := piece{bytes: todo[i].bytes[n:]}
+				if n == 0 {
+					first.header = todo[i].header
+				}
+				rest := append([]piece{first}, todo[i+1:]...)
 				w.queue = append(rest, w.queue...)
 				w.mu.Unlock()
 				go w.drain(block)
