@@ -3,6 +3,7 @@
 pub(crate) mod answers;
 pub(crate) mod consent;
 pub(crate) mod describe;
+pub(crate) mod description_file;
 pub(crate) mod recording;
 pub(crate) mod shutdown;
 pub(crate) mod streaming;
