@@ -190,6 +190,7 @@ pub(crate) fn command() -> clap::Command {
                 .mut_arg("args", |it| it.index(2))
         })
         .mut_subcommand("dev", dev::own_arguments)
+        .mut_subcommand("bindings", bindings::own_arguments)
 }
 
 /// Parses the command line, with options of files.
@@ -229,7 +230,7 @@ fn shortened(command: clap::Command) -> clap::Command {
         TOPICS.iter().any(|topic| heading.starts_with(topic))
     };
     command.mut_subcommands(|subcommand| {
-        if !subcommand.get_arguments().any(|arg| arg.get_id() == "kubectl") {
+        if !subcommand.get_arguments().any(|arg| arg.get_id() == "sandbox_scratch") {
             return subcommand;
         }
         subcommand.mut_args(|arg| if is_topic(&arg) { arg.hide_short_help(true) } else { arg })

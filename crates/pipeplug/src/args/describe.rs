@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 
-use crate::args::sandbox::{Level, probe_level};
+use crate::args::sandbox::RightsArgs;
 use crate::args::start::StartArgs;
 use crate::args::units::parse_duration;
 use crate::exit::{CommandError, ExitReason};
@@ -13,13 +13,12 @@ use crate::exit::{CommandError, ExitReason};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Starting plugins")]
 pub(crate) struct DescribeArgs {
-    /// Sandbox of plugins that are started: none, basic or strict
-    #[arg(long, value_name = "LEVEL", default_value_t = Level::OF_UNKNOWN, value_parser = probe_level())]
-    sandbox: Level,
-
     /// Time limit of the start of a plugin, and of its answer, as 500ms, 2s or 1m [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
+
+    #[command(flatten)]
+    rights: RightsArgs,
 }
 
 /// Command line of a start without other options than the plugin.
@@ -30,11 +29,6 @@ struct Defaults {
 }
 
 impl DescribeArgs {
-    /// Level of the sandbox.
-    pub(crate) fn level(&self) -> Level {
-        self.sandbox
-    }
-
     /// Options of the start of a plugin.
     ///
     /// # Errors
@@ -47,6 +41,7 @@ impl DescribeArgs {
             CommandError::message(ExitReason::Usage, message)
         })?;
         start.timeout = self.timeout;
+        start.sandbox.rights = self.rights.clone();
         Ok(start)
     }
 }

@@ -21,11 +21,6 @@ use crate::exit::{CommandError, ExitReason};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Rights and sandbox")]
 pub(crate) struct SandboxArgs {
-    /// Pass on this variable of the environment; repeatable [passed on by default: PATH, HOME,
-    /// LANG, LC_*, TERM, TMPDIR, TZ, RUST_LOG, RUST_BACKTRACE]
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    env_pass: Vec<OsString>,
-
     /// Pass on the whole environment, with every secret in it
     #[arg(long, conflicts_with_all = ["docker", "podman", "ssh", "kubectl", "attach"])]
     env_inherit: bool,
@@ -43,12 +38,25 @@ pub(crate) struct SandboxArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = LockFile::NAME)]
     locked: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub(crate) rights: RightsArgs,
+}
+
+/// Options of a sandbox, and variables that are passed on.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Rights and sandbox")]
+pub(crate) struct RightsArgs {
+    /// Pass on this variable of the environment; repeatable [passed on by default: PATH, HOME,
+    /// LANG, LC_*, TERM, TMPDIR, TZ, RUST_LOG, RUST_BACKTRACE]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    env_pass: Vec<OsString>,
+
     /// Sandbox of the plugin: none, basic, strict or declared
     ///
     /// basic: no privileges, and no system calls that plugins never need; strict: also no files,
     /// other processes or network, unless granted below; declared: strict, with exactly the
     /// permissions that `pipeplug add` has asked for, or with --locked those of the lock file
-    /// [default: none for run and bench, strict for inspect]
+    /// [default: strict for commands that only ask what a plugin is, such as inspect, else none]
     #[arg(long, value_name = "LEVEL", hide_possible_values = true)]
     sandbox: Option<Level>,
 
@@ -253,7 +261,7 @@ impl ProbeSandboxArgs {
 impl SandboxArgs {
     /// Level of the command line, if it names one.
     pub(crate) fn named_level(&self) -> Option<Level> {
-        self.sandbox
+        self.rights.sandbox
     }
 
     /// Checks that no option contradicts the level.
@@ -262,17 +270,17 @@ impl SandboxArgs {
     /// If an option needs a sandbox and the level is `none`.
     pub(crate) fn check(&self, level: Level) -> Result<(), CommandError> {
         let given = [
-            ("--sandbox-read", !self.sandbox_read.is_empty()),
-            ("--sandbox-write", !self.sandbox_write.is_empty()),
-            ("--sandbox-connect", !self.sandbox_connect.is_empty()),
-            ("--sandbox-bind", !self.sandbox_bind.is_empty()),
-            ("--sandbox-memory", self.sandbox_memory.is_some()),
-            ("--sandbox-cpu", self.sandbox_cpu.is_some()),
-            ("--sandbox-open-files", self.sandbox_open_files.is_some()),
-            ("--sandbox-processes", self.sandbox_processes.is_some()),
-            ("--sandbox-file-size", self.sandbox_file_size.is_some()),
-            ("--sandbox-scratch", self.sandbox_scratch.is_some()),
-            ("--sandbox-best-effort", self.sandbox_best_effort),
+            ("--sandbox-read", !self.rights.sandbox_read.is_empty()),
+            ("--sandbox-write", !self.rights.sandbox_write.is_empty()),
+            ("--sandbox-connect", !self.rights.sandbox_connect.is_empty()),
+            ("--sandbox-bind", !self.rights.sandbox_bind.is_empty()),
+            ("--sandbox-memory", self.rights.sandbox_memory.is_some()),
+            ("--sandbox-cpu", self.rights.sandbox_cpu.is_some()),
+            ("--sandbox-open-files", self.rights.sandbox_open_files.is_some()),
+            ("--sandbox-processes", self.rights.sandbox_processes.is_some()),
+            ("--sandbox-file-size", self.rights.sandbox_file_size.is_some()),
+            ("--sandbox-scratch", self.rights.sandbox_scratch.is_some()),
+            ("--sandbox-best-effort", self.rights.sandbox_best_effort),
         ];
         check(level, given.into_iter().find_map(|(option, is_given)| is_given.then_some(option)))?;
         let grants = ["--sandbox-read", "--sandbox-write", "--sandbox-connect", "--sandbox-bind"];
@@ -280,7 +288,7 @@ impl SandboxArgs {
             .into_iter()
             .filter(|(option, _)| grants.contains(option) || *option == "--sandbox-best-effort");
         let of_environment =
-            [("--env-pass", !self.env_pass.is_empty()), ("--env-inherit", self.env_inherit)];
+            [("--env-pass", !self.rights.env_pass.is_empty()), ("--env-inherit", self.env_inherit)];
         match grants.chain(of_environment).find(|(_, is_given)| *is_given) {
             Some((option, _)) if level == Level::Declared => {
                 let message = format!(
@@ -303,7 +311,7 @@ impl SandboxArgs {
         if self.env_inherit {
             builder = builder.env_inherit();
         }
-        for name in &self.env_pass {
+        for name in &self.rights.env_pass {
             builder = builder.env_pass(name);
         }
         if !self.allow.is_empty() {
@@ -315,7 +323,7 @@ impl SandboxArgs {
         if let Some(path) = &self.locked {
             builder = builder.lock_file(path);
         }
-        match self.sandbox(level) {
+        match self.rights.sandbox(level) {
             Some(sandbox) => builder.sandbox(sandbox),
             None => builder,
         }
@@ -324,7 +332,7 @@ impl SandboxArgs {
     /// The limit that ended it, where its end tells.
     pub(crate) fn limit_of_end(&self, status: WaitStatus) -> Option<String> {
         let WaitStatus::Signaled { signal, .. } = status else { return None };
-        match (signal, self.sandbox_cpu, self.sandbox_file_size) {
+        match (signal, self.rights.sandbox_cpu, self.rights.sandbox_file_size) {
             (SIGXCPU, Some(time), _) => Some(format!(
                 "its sandbox allows each of its processes {time:?} of CPU time, rounded up to \
                  whole seconds: --sandbox-cpu allows more"
@@ -335,7 +343,9 @@ impl SandboxArgs {
             _ => None,
         }
     }
+}
 
+impl RightsArgs {
     fn sandbox(&self, level: Level) -> Option<Sandbox> {
         let mut sandbox = level.sandbox(self.sandbox_best_effort)?;
         sandbox = self.sandbox_read.iter().fold(sandbox, Sandbox::read);
@@ -363,7 +373,7 @@ fn names_a_command(error: &StartError) -> bool {
 
 /// Describes the sandbox for people: its grants, and the kernel features that it uses.
 pub(crate) fn notes(args: &SandboxArgs, level: Level) -> Vec<String> {
-    let Some(sandbox) = args.sandbox(level) else { return Vec::new() };
+    let Some(sandbox) = args.rights.sandbox(level) else { return Vec::new() };
     let mut notes =
         vec![format!("its sandbox is {level}; this system has {}", SandboxSupport::of_system())];
     if level == Level::Declared {

@@ -272,6 +272,12 @@ impl StartArgs {
         }
     }
 
+    /// The plugin as it was typed, or as it is named where a launcher starts it.
+    pub(crate) fn shown(&self) -> String {
+        let typed = self.plugin.as_deref().map(|it| it.to_string_lossy().into_owned());
+        typed.unwrap_or_else(|| self.wanted().display_name())
+    }
+
     /// True if the plugin is started elsewhere.
     pub(crate) fn has_launcher(&self) -> bool {
         self.launcher.is_given()

@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,14 +11,15 @@ use pipeplug_service::{Change, Description, Interface, compare};
 use serde_json::{Value, json};
 
 use crate::args::describe::DescribeArgs;
+use crate::args::start::StartArgs;
 use crate::args::target::{HOST, Target, Wanted};
 use crate::cli::Globals;
 use crate::exit::{CommandError, ExitReason};
 use crate::output::report;
 use crate::output::style::{Paint, Role};
 use crate::output::text::{self, Escaped};
-use crate::session::describe;
 use crate::session::shutdown::Shutdown;
+use crate::session::{describe, description_file};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,8 +28,9 @@ Examples:
   pipeplug diff spell.json ./spell-new
   pipeplug diff --locked ./plugins/spell
 
-Plugins are started in a strict sandbox. For one that needs other options, let
-`pipeplug inspect --schema` write its description to a file.";
+Plugins are started in a strict sandbox; `pipeplug diff --help` has the options of
+that. For one that needs others, let `pipeplug inspect --schema` write its
+description to a file.";
 
 const STATUSES: &str = "\
 Exit status:
@@ -42,9 +43,6 @@ Exit status:
   5    a plugin ended, or broke the connection
   124  a plugin took longer than --timeout
   130  interrupted by Ctrl-C (129: by SIGHUP; 143: by SIGTERM)";
-
-/// Largest description, in bytes.
-const SIZE_MAX: u64 = 64 << 20;
 
 /// Compare the typed services of two plugins: what an update breaks, and for whom
 ///
@@ -89,7 +87,10 @@ pub(crate) fn run(args: &DiffArgs, globals: &Globals) -> ExitReason {
 fn attempt(args: &DiffArgs, globals: &Globals) -> Result<ExitReason, CommandError> {
     let shutdown = Shutdown::default();
     shutdown.on_signals(|_| {}).map_err(|error| CommandError::new(ExitReason::Failed, error))?;
-    let read = |source: &OsStr| description_of(source, &args.describe, globals, &shutdown);
+    let read = |source: &OsStr| match description_in(source, &shutdown)? {
+        Some(described) => Ok(described),
+        None => description_of(&args.describe.start_args(source)?, globals, &shutdown),
+    };
     let (old, new) = match (&args.locked, &args.new) {
         (Some(lock_file), _) => (pinned(lock_file, &args.old)?, read(&args.old)?),
         (None, new) => (read(&args.old)?, read(new.as_deref().unwrap_or_default())?),
@@ -106,7 +107,18 @@ fn attempt(args: &DiffArgs, globals: &Globals) -> Result<ExitReason, CommandErro
     Ok(if breaks { ExitReason::Failed } else { ExitReason::Success })
 }
 
-/// Reads the description in a file, or asks a plugin for it.
+/// Reads the description in a file. `None` if this is a plugin.
+///
+/// # Errors
+/// The file has something else.
+pub(crate) fn description_in(
+    source: &OsStr,
+    shutdown: &Shutdown,
+) -> Result<Option<Description>, CommandError> {
+    shutdown.exiting_at_once(|| description_file::read(source))?.transpose()
+}
+
+/// Asks a plugin for its description.
 ///
 /// # Errors
 /// There is no such plugin, or it has no typed services.
@@ -114,23 +126,11 @@ fn attempt(args: &DiffArgs, globals: &Globals) -> Result<ExitReason, CommandErro
 /// # Blocking
 /// Until the plugin has ended.
 pub(crate) fn description_of(
-    source: &OsStr,
-    options: &DescribeArgs,
+    start: &StartArgs,
     globals: &Globals,
     shutdown: &Shutdown,
 ) -> Result<Description, CommandError> {
-    let shown = source.to_string_lossy();
-    if let Some(text) = json_of(Path::new(source)) {
-        return serde_json::from_str(&text).map_err(|error| {
-            let shown = Escaped(&shown);
-            let message = format!(
-                "{shown} is no description of services, as `pipeplug inspect --schema` writes it: \
-                 {error}"
-            );
-            CommandError::message(ExitReason::Usage, message)
-        });
-    }
-    let described = describe::of_plugin(source, options, globals, shutdown);
+    let described = describe::of_plugin(start, globals, shutdown);
     // Status 1 says that something breaks.
     let described = described.map_err(|failure| match failure.reason {
         ExitReason::Failed => CommandError { reason: ExitReason::NotStarted, ..failure },
@@ -138,22 +138,8 @@ pub(crate) fn description_of(
     })?;
     described.ok_or_else(|| CommandError {
         reason: ExitReason::NotStarted,
-        ..describe::no_services(&Escaped(&shown).to_string())
+        ..describe::no_services(&Escaped(&start.shown()).to_string())
     })
-}
-
-/// Text of a file that is JSON by its first character. No plugin begins so.
-fn json_of(path: &Path) -> Option<String> {
-    let metadata = fs::metadata(path).ok()?;
-    if !metadata.is_file() || metadata.len() > SIZE_MAX {
-        return None;
-    }
-    let text = fs::read(path).ok()?;
-    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
-    if first != Some(&b'{') {
-        return None;
-    }
-    String::from_utf8(text).ok()
 }
 
 /// Description of a plugin in the lock file.

@@ -30,7 +30,10 @@ Examples:
   pipeplug pin --permissions ./spell
   pipeplug run --locked --sandbox declared ./spell
   pipeplug run --locked ./plugins/spell --call check teh
-  pipeplug run --sha256 \"$(sha256sum <./plugin | cut -c -64)\" ./plugin";
+  pipeplug run --sha256 \"$(sha256sum <./plugin | cut -c -64)\" ./plugin
+
+--interface and --permissions start the plugins in a strict sandbox, whose options
+`pipeplug pin --help` has.";
 
 /// Write the SHA-256 sums of plugins to a lock file, which --locked checks
 ///
@@ -151,7 +154,7 @@ fn allow(
         };
         let declared = match Permissions::beside(&path).map_err(unclear)? {
             Some(beside) => beside,
-            None => describe::metadata(plugin, &args.describe, globals, shutdown)
+            None => describe::metadata(&args.describe.start_args(plugin)?, globals, shutdown)
                 .and_then(|said| Permissions::declared(&said).map_err(unclear))?
                 .unwrap_or_default(),
         };
@@ -175,7 +178,7 @@ fn describe(
     for plugin in &args.plugins {
         // Its message is better than that of a start.
         file_of(plugin)?;
-        let described = describe::of_plugin(plugin, &args.describe, globals, shutdown)?;
+        let described = describe::of_plugin(&args.describe.start_args(plugin)?, globals, shutdown)?;
         let shown = plugin.to_string_lossy();
         let described =
             described.ok_or_else(|| describe::no_services(&Escaped(&shown).to_string()))?;

@@ -126,6 +126,16 @@ pub(crate) fn shortened(text: &str, columns: usize) -> String {
     format!("{}…", &text[..end])
 }
 
+/// Text of at most `columns`, with an ellipsis in place of a beginning that does not fit.
+pub(crate) fn shortened_at_start(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let mut starts = text.char_indices().map(|(start, _)| start);
+    let fits = |start: &usize| width(&text[*start..]) < columns;
+    format!("…{}", starts.find(fits).map_or("", |at| &text[at..]))
+}
+
 /// Breaks text at spaces into lines of at most `columns`. A longer word gets a line of its own.
 pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];

@@ -1,6 +1,5 @@
 //! Description of the typed services of a plugin.
 
-use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,8 @@ use pipeplug_host::{Metadata, Plugin, StopError, Stopped};
 use pipeplug_service::{Description, GET_SERVICES, KEY_SERVICES};
 
 use crate::args::data::Loader;
-use crate::args::describe::DescribeArgs;
+use crate::args::sandbox::Level;
+use crate::args::start::StartArgs;
 use crate::args::target::Target;
 use crate::cli::Globals;
 use crate::complete::remembered;
@@ -59,14 +59,11 @@ pub(crate) fn ask(
 /// # Blocking
 /// Until the plugin has ended.
 pub(crate) fn of_plugin(
-    plugin: &OsStr,
-    options: &DescribeArgs,
+    start: &StartArgs,
     globals: &Globals,
     shutdown: &Shutdown,
 ) -> Result<Option<Description>, CommandError> {
-    while_started(plugin, options, globals, shutdown, |running, timeout| {
-        ask(running, timeout, shutdown)
-    })
+    while_started(start, globals, shutdown, |running, timeout| ask(running, timeout, shutdown))
 }
 
 /// Starts a plugin for its metadata, and stops it.
@@ -77,29 +74,27 @@ pub(crate) fn of_plugin(
 /// # Blocking
 /// Until the plugin has ended.
 pub(crate) fn metadata(
-    plugin: &OsStr,
-    options: &DescribeArgs,
+    start: &StartArgs,
     globals: &Globals,
     shutdown: &Shutdown,
 ) -> Result<Metadata, CommandError> {
-    while_started(plugin, options, globals, shutdown, |running, _| Ok(running.metadata().clone()))
+    while_started(start, globals, shutdown, |running, _| Ok(running.metadata().clone()))
 }
 
 /// Starts a plugin, asks it something, and stops it.
 fn while_started<T>(
-    plugin: &OsStr,
-    options: &DescribeArgs,
+    start: &StartArgs,
     globals: &Globals,
     shutdown: &Shutdown,
     ask: impl FnOnce(&Plugin, Option<Duration>) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
-    let start = options.start_args(plugin)?;
-    let level = options.level();
+    let level = start.level(Level::OF_UNKNOWN);
+    start.check(level)?;
     let report =
         Arc::new(Report::new(Mode::Text, &start.wanted().display_name(), globals, shutdown));
     let target = Target::find(start.wanted())?;
     let answers = AnswerHandler::load(&[], &mut Loader::default(), &report)?;
-    let session = Session::start(&target, &start, level, &report, shutdown, answers)?;
+    let session = Session::start(&target, start, level, &report, shutdown, answers)?;
     let answer = ask(&session.plugin, start.timeout);
     let stopped = session.end();
     if let Some(failure) = shutdown.failure() {

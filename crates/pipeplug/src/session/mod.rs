@@ -3,12 +3,16 @@
 pub(crate) mod answers;
 pub(crate) mod consent;
 pub(crate) mod describe;
+pub(crate) mod description_file;
 pub(crate) mod recording;
 pub(crate) mod shutdown;
 pub(crate) mod streaming;
 pub(crate) mod suspended;
 
+use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pipeplug_host::Format;
@@ -28,6 +32,9 @@ use crate::session::suspended::SuspensionWatch;
 
 /// Time for the handlers of the last requests and one-ways after the plugin has ended.
 const HANDLERS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time of a start after which a terminal shows what is waited for.
+const SLOW_START: Duration = Duration::from_secs(3);
 
 /// Running plugin.
 pub(crate) struct Session {
@@ -68,7 +75,11 @@ impl Session {
             }
         });
         let begun = Instant::now();
-        match builder.start() {
+        let started = {
+            let _note = SlowStart::watch(target.name(), report);
+            builder.start()
+        };
+        match started {
             Ok(plugin) => {
                 shutdown.started(plugin.pid());
                 let took = begun.elapsed();
@@ -182,4 +193,29 @@ pub(crate) fn builder(
         move |output, line| report.show(&Event::Line { output, line })
     });
     Ok((builder, protocol))
+}
+
+/// Note on a terminal if the start takes long. The end of this ends the wait for that.
+struct SlowStart {
+    _end: Sender<()>,
+}
+
+impl SlowStart {
+    fn watch(name: &str, report: &Arc<Report>) -> Option<Self> {
+        if !io::stderr().is_terminal() {
+            return None;
+        }
+        let (sender, receiver) = channel();
+        let (name, report) = (name.to_owned(), Arc::clone(report));
+        let wait = move || {
+            if receiver.recv_timeout(SLOW_START) == Err(RecvTimeoutError::Timeout) {
+                report.note(format_args!(
+                    "{name} has not answered yet; --timeout limits the wait for it, Ctrl-C ends it"
+                ));
+            }
+        };
+        // Without the thread there is no note.
+        thread::Builder::new().name("slow-start".into()).spawn(wait).ok()?;
+        Some(Self { _end: sender })
+    }
 }

@@ -1,6 +1,7 @@
 //! Shutdown of a run from outside: by Ctrl-C, SIGTERM, a closed terminal, or a closed output pipe.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
@@ -39,6 +40,8 @@ struct Inner {
     waiting: Mutex<Vec<Thread>>,
     /// Grace time of the plugins.
     grace: OnceLock<Duration>,
+    /// A signal ends the process at once.
+    exits_at_once: AtomicBool,
 }
 
 struct Registered {
@@ -169,6 +172,23 @@ impl Shutdown {
         let _ = self.0.grace.set(grace);
     }
 
+    /// Computes something, which a signal ends together with the process. No plugin may run, and
+    /// nothing may be half written.
+    ///
+    /// # Errors
+    /// A shutdown has begun before.
+    pub(crate) fn exiting_at_once<T>(
+        &self,
+        compute: impl FnOnce() -> T,
+    ) -> Result<T, CommandError> {
+        // A signal sees the mark, or has left its cause before this looks for one.
+        self.0.exits_at_once.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let computed = self.failure().map_or_else(|| Ok(compute()), Err);
+        self.0.exits_at_once.store(false, Ordering::SeqCst);
+        computed
+    }
+
     /// Waits for a future on this thread. `None` if a shutdown begins first.
     pub(crate) fn wait_for<F: Future>(&self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
@@ -244,6 +264,12 @@ impl Shutdown {
     fn begin(&self, cause: Cause) {
         // Only the first cause counts.
         if self.0.cause.set(cause).is_ok() {
+            fence(Ordering::SeqCst);
+            if self.0.exits_at_once.load(Ordering::SeqCst)
+                && let Some(Cause::Signal(signal)) = self.cause()
+            {
+                std::process::exit(reason_of(*signal).code().into());
+            }
             stream::begin_shutdown(self.0.grace.get().copied().unwrap_or(Grace::default().stop));
             lock(&self.0.waiting).iter().for_each(Thread::unpark);
             self.each(|phase| match phase {

@@ -9,7 +9,7 @@ use std::process::Command;
 use pipeplug_service::{Client as _, Interface, StreamIn, StreamOut, data, service};
 use serde_json::{Value, json};
 
-use crate::common::Place;
+use crate::common::{MIRROR, Place, has_strict_sandbox};
 
 /// All shapes of types: */ """ ''' \ </script> `${x}` "quoted".
 ///
@@ -357,6 +357,301 @@ fn a_type_that_is_not_expressed_is_named() {
         let args = ["bindings", "--lang", language, schema.to_str().unwrap()];
         place.pipeplug(args).run().exits(2).says("the method \"odd\"").says(name);
     }
+}
+
+/// A description of a service `svc` with one method, whose argument is `A`.
+fn with_definitions(definitions: &Value) -> String {
+    with_argument(definitions, &json!({ "$ref": "#/$defs/A" }))
+}
+
+/// The same, with another argument that can be left out.
+fn with_argument(definitions: &Value, argument: &Value) -> String {
+    let arguments = json!({ "type": "object", "properties": { "x": argument } });
+    let method = json!({ "name": "m", "command": "svc.m", "arguments": arguments });
+    let service = json!({ "name": "svc", "version": 1, "oldest": 1, "methods": [method], "$defs": definitions });
+    json!({ "services": [service] }).to_string()
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/$defs/{name}") })
+}
+
+const LANGUAGES: [&str; 3] = ["python", "typescript", "go"];
+
+#[test]
+fn a_type_that_is_a_part_of_itself_without_end_is_refused_with_its_cycle() {
+    let place = Place::new();
+    let (a, b, c) = (reference("A"), reference("B"), reference("C"));
+    let field = |of: &Value| json!({ "type": "object", "properties": { "next": of }, "required": ["next"] });
+    let or_null = |it: &Value| json!({ "anyOf": [it, { "type": "null" }] });
+    let tuple =
+        |it: &Value| json!({ "type": "array", "prefixItems": [it], "minItems": 1, "maxItems": 1 });
+    let tagged = |it: &Value| {
+        json!({ "oneOf": [{
+            "type": "object", "properties": { "Neg": it }, "required": ["Neg"], "additionalProperties": false
+        }] })
+    };
+    for (definitions, cycle) in [
+        (json!({ "A": a }), "A -> A"),
+        (json!({ "A": or_null(&a) }), "A -> A"),
+        (json!({ "A": { "anyOf": [a, { "type": "string" }, { "type": "integer" }] } }), "A -> A"),
+        (
+            json!({ "A": or_null(&b), "B": { "anyOf": [c, { "type": "string" }, { "type": "boolean" }] }, "C": a }),
+            "A -> B -> C -> A",
+        ),
+        (json!({ "A": { "allOf": [b, b] }, "B": { "allOf": [a, a] } }), "B -> A -> B"),
+        (json!({ "A": field(&a) }), "A -> A"),
+        (json!({ "A": field(&b), "B": field(&c), "C": field(&b) }), "B -> C -> B"),
+        (json!({ "A": tuple(&a) }), "A -> A"),
+        (json!({ "A": tagged(&b), "B": field(&a) }), "A -> B -> A"),
+    ] {
+        // A default once made the search for its type endless.
+        let text = with_argument(&definitions, &json!({ "allOf": [a], "default": 5 }));
+        let schema = place.file("a.json", text.as_bytes());
+        for language in LANGUAGES {
+            let args = ["bindings", "--lang", language, schema.to_str().unwrap()];
+            let ran = place.pipeplug(args).run().exits(2).prints("");
+            ran.says(" contains itself: ").says(cycle).says("put it into a list, a map or a field");
+        }
+    }
+}
+
+#[test]
+fn a_type_may_have_itself_in_a_list_a_map_a_choice_and_an_optional_field() {
+    let place = Place::new();
+    let a = reference("A");
+    let tagged = |tag: &str, it: &Value| json!({ "type": "object", "properties": { tag: it }, "required": [tag], "additionalProperties": false });
+    let object = json!({ "type": "object", "properties": {
+        "kids": { "type": "array", "items": a },
+        "by_name": { "type": "object", "additionalProperties": a },
+        "up": { "anyOf": [a, { "type": "null" }] },
+        "down": a,
+    }, "required": ["kids", "by_name", "up"] });
+    for definitions in [
+        json!({ "A": { "type": "array", "items": a } }),
+        json!({ "A": { "type": "object", "additionalProperties": a } }),
+        json!({ "A": { "oneOf": [tagged("Neg", &a), tagged("Lit", &json!({ "type": "integer" }))] } }),
+        json!({ "A": object }),
+    ] {
+        let schema = place.file("a.json", with_definitions(&definitions).as_bytes());
+        for language in LANGUAGES {
+            let args = ["bindings", "--lang", language, schema.to_str().unwrap()];
+            place.pipeplug(args).run().exits(0);
+        }
+    }
+}
+
+#[test]
+fn a_small_description_that_stands_for_a_huge_one_is_refused() {
+    let place = Place::new();
+    // Each type is twice the next one.
+    let number = 29;
+    let chain = |of: &dyn Fn(Value) -> Value| -> Value {
+        let mut all: serde_json::Map<_, _> =
+            (0..number).map(|n| (format!("D{n}"), of(reference(&format!("D{}", n + 1))))).collect();
+        all.insert(format!("D{number}"), json!({ "type": "object", "properties": { "v": true } }));
+        all.insert("A".into(), reference("D0"));
+        Value::Object(all)
+    };
+    let joined = chain(&|next| json!({ "allOf": [next, next] }));
+    let schema = place.file("joined.json", with_definitions(&joined).as_bytes());
+    for language in LANGUAGES {
+        let args = ["bindings", "--lang", language, schema.to_str().unwrap()];
+        place.pipeplug(args).run().exits(2).says("the type D0 is too large").says("\"allOf\"");
+    }
+    let choices = chain(&|next| json!({ "anyOf": [next, next, { "type": "boolean" }] }));
+    let text = with_argument(&choices, &json!({ "allOf": [reference("A")], "default": 5 }));
+    let schema = place.file("choices.json", text.as_bytes());
+    let args = ["bindings", "--lang", "python", schema.to_str().unwrap()];
+    place.pipeplug(args).run().exits(2).says("the default 5, which is too large");
+    // The search for types was once recursive.
+    let mut names: serde_json::Map<_, _> = (0..50_000)
+        .map(|n| {
+            (
+                format!("D{n}"),
+                json!({ "anyOf": [reference(&format!("D{}", n + 1)), { "type": "null" }] }),
+            )
+        })
+        .collect();
+    names.insert("D50000".into(), json!({ "type": "string" }));
+    let text = with_argument(
+        &Value::Object(names),
+        &json!({ "allOf": [reference("D0")], "default": "x" }),
+    );
+    let schema = place.file("names.json", text.as_bytes());
+    let args = ["bindings", "--lang", "python", schema.to_str().unwrap()];
+    place.pipeplug(args).run().exits(2).says("more than 64 times");
+}
+
+#[test]
+fn the_middle_of_a_long_place_is_left_out() {
+    let place = Place::new();
+    let deep =
+        (0..55).fold(json!({ "type": "odd" }), |it, _| json!({ "type": "array", "items": it }));
+    let schema = place.file("a.json", with_definitions(&json!({ "A": deep })).as_bytes());
+    let args = ["bindings", "--lang", "go", schema.to_str().unwrap()];
+    place.pipeplug(args).run().exits(2).says(
+        "the service svc: an item of an item of an item of … of an item of an item of the type A has the \
+         unknown type \"odd\"",
+    );
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_opened() {
+    let place = Place::new();
+    let text = with_definitions(&json!({ "A": { "type": "string" } }));
+    let schema = place.file("a.json", text.as_bytes());
+    let fifo = place.fifo("fifo");
+    for path in [Path::new("/dev/full"), Path::new("/dev/zero"), &fifo] {
+        let args = ["bindings", "--lang", "python", schema.to_str().unwrap()];
+        let with = |option| args.into_iter().chain([option, path.to_str().unwrap()]);
+        let ran = place.pipeplug(with("--out")).run().exits(2);
+        ran.says("is no regular file; leave out --out to write to standard output");
+        place.pipeplug(with("--check")).run().exits(2).says("is no regular file");
+    }
+    // A directory that has such a file.
+    let folder = place.path().join("all");
+    fs::create_dir(&folder).unwrap();
+    nix::unistd::mkfifo(&folder.join("svc.py"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let args = ["bindings", "--lang", "python", schema.to_str().unwrap(), "--out"];
+    place.pipeplug(args.iter().copied().chain([folder.to_str().unwrap()])).run().exits(2);
+}
+
+#[test]
+fn nothing_is_written_if_one_file_cannot_be() {
+    let place = Place::new();
+    let all = services();
+    let folder = place.path().join("all");
+    fs::create_dir(&folder).unwrap();
+    let run = |services: &[Interface]| {
+        let schema = place.file("all.json", described(services).as_bytes());
+        let args = ["bindings", "--lang", "python", schema.to_str().unwrap(), "--out"];
+        place.pipeplug(args.iter().copied().chain([folder.to_str().unwrap()])).run()
+    };
+    run(&[all[0].clone(), all[0].clone()]).exits(2).says("two services \"shapes\"");
+    fs::write(folder.join("plain.py"), "x = 1\n").unwrap();
+    run(&all).exits(2).says("plain.py is not replaced");
+    let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(left, ["plain.py"]);
+}
+
+#[test]
+fn ends_of_lines_that_differ_are_named() {
+    let place = Place::new();
+    let schema = place.file("all.json", described(&services()[1..]).as_bytes());
+    let file = place.path().join("plain.py");
+    let (schema, path) = (schema.to_str().unwrap(), file.to_str().unwrap());
+    let bindings =
+        |option| place.pipeplug(["bindings", "--lang", "python", schema, option, path]).run();
+    bindings("--out").exits(0);
+    let code = fs::read_to_string(&file).unwrap();
+    for changed in [code.replace('\n', "\r\n"), code.trim_end().to_owned()] {
+        fs::write(&file, changed).unwrap();
+        bindings("--check").exits(1).says("only its ends of lines differ");
+        bindings("--out").exits(0);
+        assert_eq!(fs::read_to_string(&file).unwrap(), code);
+    }
+    fs::write(&file, code.clone() + "\n").unwrap();
+    bindings("--check")
+        .exits(1)
+        .says(&format!("differs from line {} on", code.lines().count() + 1));
+}
+
+#[test]
+fn a_file_that_is_no_description_is_named_with_the_place() {
+    let place = Place::new();
+    let text = with_definitions(&json!({ "A": { "type": "string" } }));
+    let go = |name: &str, bytes: &[u8]| {
+        let schema = place.file(name, bytes);
+        place.pipeplug(["bindings", "--lang", "go", schema.to_str().unwrap()]).run()
+    };
+    let no_description = |name: &str, bytes: &[u8], problem: &str| {
+        go(name, bytes).exits(2).says("is no description of services").says(problem);
+    };
+    go("mark.json", &[b"\xef\xbb\xbf", text.as_bytes()].concat()).exits(0);
+    go("without_ending", &[b"\n", text.as_bytes()].concat()).exits(0);
+    no_description("list.json", b" [{}]", "begins with \"[\" in place of \"{\" at line 1 column 2");
+    no_description("empty", b"", "it is empty");
+    no_description("cut", &text.as_bytes()[..40], "at line 1 column 40");
+    no_description("notes.txt", b"hello", "begins with \"h\"");
+    let empty = place.file("none.json", br#"{ "services": [] }"#);
+    for more in [&[][..], &["--service", "x"]] {
+        let args = ["bindings", "--lang", "go", empty.to_str().unwrap()];
+        let ran = place.pipeplug(args.iter().chain(more)).run().exits(2);
+        ran.says_only("pipeplug: the description has no services\n");
+    }
+    // What is a plugin by its first bytes stays one.
+    go("script", b"#!/bin/sh\n").exits(4).says("chmod +x");
+}
+
+#[test]
+fn a_plugin_of_several_files_gets_what_the_error_names() {
+    if !has_strict_sandbox() {
+        return;
+    }
+    let place = Place::new();
+    place.file("words.sh", b"WORDS=1\n");
+    let body = format!(". \"${{0%/*}}/words.sh\" || exit 3\n{MIRROR}");
+    let path = place.standard("several", &body);
+    let (path, folder) = (path.to_str().unwrap(), place.path().to_str().unwrap());
+    let lock = place.path().join("lock.toml");
+    for command in [
+        &["bindings", "--lang", "go", path][..],
+        &["diff", path, path],
+        &["pin", "--interface", "--lock-file", lock.to_str().unwrap(), path],
+    ] {
+        let with = |more: &[&str]| place.pipeplug(command.iter().chain(more)).run();
+        let refused = with(&[]).says("--sandbox none starts it without one").says("--sandbox-read");
+        assert_ne!(refused.code, Some(0));
+        for more in [&["--sandbox", "none"][..], &["--sandbox-read", folder]] {
+            let ran = with(more);
+            // It starts, and has no services.
+            assert!(command[0] == "pin" || ran.stderr.contains("has no typed services"), "{ran:?}");
+            assert!(!ran.stderr.contains("sandbox"), "{ran:?}");
+        }
+        with(&["--sandbox", "none", "--sandbox-read", folder]).exits(2).says("needs a sandbox");
+    }
+    // Any other option of `inspect`, and arguments of the plugin.
+    let args = ["bindings", "--lang", "go", path, "--sandbox", "none", "--format", "classic"];
+    place.pipeplug(args.into_iter().chain(["--timeout", "1s"])).run().says("leave --format out");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn sigterm_ends_the_command_before_it_has_written() {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    let place = Place::new();
+    let method = |n| {
+        let arguments = json!({ "type": "object", "properties": { "x": { "type": "string" } } });
+        json!({ "name": format!("m{n}"), "command": format!("a.m{n}"), "arguments": arguments })
+    };
+    let methods: Vec<_> = (0..60_000).map(method).collect();
+    let service = json!({ "name": "a", "version": 1, "oldest": 1, "methods": methods });
+    let text = json!({ "services": [service] }).to_string();
+    let schema = place.file("large.json", text.as_bytes());
+    let out = place.path().join("a.py");
+    let args = ["bindings", "--lang", "python", schema.to_str().unwrap(), "--out"];
+    let mut run = place.pipeplug(args.iter().copied().chain([out.to_str().unwrap()]));
+    let mut child = run.command.spawn().unwrap();
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    // From then on SIGTERM is handled.
+    let handles = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        caught >> (Signal::SIGTERM as i32 - 1) & 1 == 1
+    };
+    while !handles() {
+        std::thread::yield_now();
+    }
+    kill(pid, Signal::SIGTERM).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!((status.code(), status.signal()), (Some(143), None));
+    assert!(!out.exists());
 }
 
 #[test]

@@ -310,6 +310,29 @@ fn without_a_fault(list: &[&str], faults: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
+fn a_check_that_sends_much_names_what_helps_on_a_slow_machine() {
+    let place = Place::new();
+    // It answers one call, and reads no more: as slow as can be.
+    let body = r#"
+while recv; do
+    send 3 "$cmd" '{}'
+    case $cmd in cmd.stop) exit 0 ;; echo) kill -STOP $$ ;; esac
+done"#;
+    let path = place.standard("slow", body);
+    let stdout_of = |check: &str| {
+        let args =
+            ["conform", path.to_str().unwrap(), "--stdio", "--timeout", "1s", "--check", check];
+        place.pipeplug(args).run().exits(1).text().to_owned()
+    };
+    for check in ["call/huge-buffer", "call/large-buffer"] {
+        let text = stdout_of(check).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains("a slow machine needs a longer --timeout, or --jobs 1"), "{text}");
+    }
+    let text = stdout_of("call/one-response");
+    assert!(!text.contains("--jobs"), "{text}");
+}
+
+#[test]
 fn every_check_has_a_fault() {
     assert_eq!(without_a_fault(&[], FAULTS), [""; 0]);
     assert_eq!(without_a_fault(&["--as", "host"], HOST_FAULTS), [""; 0]);

@@ -171,6 +171,19 @@ fn a_run_without_calls_says_what_it_waits_for() {
 }
 
 #[test]
+fn a_start_that_takes_long_says_what_it_waits_for() {
+    let place = Place::new();
+    let path = place.standard("slow", "exec sleep 600");
+    let args = ["run", path.to_str().unwrap(), "--color", "never", "--timeout", "5s"];
+    let note = "slow has not answered yet; --timeout limits the wait for it, Ctrl-C ends it";
+    let (text, code) = in_terminal_of(place.pipeplug(args), 200);
+    assert_eq!((text.matches(note).count(), code), (1, Some(124)), "{text:?}");
+    // Not in a pipe.
+    let ran = place.pipeplug(args).run().exits(124);
+    assert!(!ran.stderr.contains(note), "{ran:?}");
+}
+
+#[test]
 fn long_texts_keep_within_the_width() {
     let (text, code) = in_terminal(pipeplug(["inspect", "@echo", "--color", "never"]));
     assert_eq!(code, Some(0));

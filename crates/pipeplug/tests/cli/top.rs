@@ -293,6 +293,34 @@ impl Others {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn no_line_is_wider_than_a_narrow_terminal() {
+    let place = Place::new();
+    let mut others = Others(Vec::new());
+    let once = |columns| {
+        let mut run = pipeplug(&place, &["top", "--once"]);
+        run.command.env("NO_COLOR", "1");
+        let (text, code) = in_terminal_of(run, columns);
+        assert_eq!(code, Some(0), "{text}");
+        let lines: Vec<_> = text.lines().map(|line| line.trim_end().to_owned()).collect();
+        for line in &lines {
+            assert!(line.chars().count() <= usize::from(columns), "{columns}: {line:?}");
+        }
+        lines
+    };
+    assert!(once(40).len() > 6, "what to do is wrapped");
+    let path = others.file(&place);
+    fs::write(&path, "no JSON").unwrap();
+    fs::write(others.file(&place), r#"{"version":1,"name":"h","plugins":[]}"#).unwrap();
+    for columns in [10, 40, 79] {
+        let lines = once(columns);
+        // Of the path the end is left, which is the name of the file.
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let end = format!("{}:", &name[name.len() - 7..]);
+        assert!(lines.iter().any(|line| line.contains(&end)), "{end:?} is not in: {lines:?}");
+    }
+}
+
+#[test]
 fn files_of_other_versions_and_hostile_ones_are_named_and_steer_nothing() {
     let place = Place::new();
     let mut others = Others(Vec::new());

@@ -1,6 +1,6 @@
 //! Names and texts of a description in the form of a language.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// Words of a name: parts between signs, and before capitals.
 fn words(name: &str) -> Vec<String> {
@@ -63,20 +63,21 @@ fn not_a_digit(name: String, prefix: &str) -> String {
     if name.starts_with(|c: char| c.is_ascii_digit()) { format!("{prefix}{name}") } else { name }
 }
 
-/// Names of one scope.
+/// Names of one scope, each with the number that was tried last behind it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Scope(BTreeSet<String>);
+pub(super) struct Scope(BTreeMap<String, u32>);
 
 impl Scope {
     /// A scope in which some names are taken.
     pub(super) fn without(taken: &[&str]) -> Self {
-        Self(taken.iter().map(|&name| name.to_owned()).collect())
+        Self(taken.iter().map(|&name| (name.to_owned(), 1)).collect())
     }
 
     /// Takes the name, or the first free one that begins with it.
     pub(super) fn take(&mut self, name: &str) -> String {
         let with_sign = format!("{name}_");
-        if self.0.contains(name) && self.0.insert(with_sign.clone()) {
+        if self.0.contains_key(name) && !self.0.contains_key(&with_sign) {
+            self.0.insert(with_sign.clone(), 1);
             return with_sign;
         }
         self.take_numbered(name)
@@ -84,11 +85,16 @@ impl Scope {
 
     /// Takes the name, or the first free one with a number behind it.
     pub(super) fn take_numbered(&mut self, name: &str) -> String {
-        let numbered = (2_u32..).map(|number| format!("{name}{number}"));
-        let mut free = std::iter::once(name.to_owned()).chain(numbered);
+        let Some(&last) = self.0.get(name) else {
+            self.0.insert(name.to_owned(), 1);
+            return name.to_owned();
+        };
+        let mut numbered = (last + 1..).map(|number| (number, format!("{name}{number}")));
+        let free = numbered.find(|(_, name)| !self.0.contains_key(name));
         // The numbers do not end.
-        let free = free.find(|name| !self.0.contains(name)).unwrap_or_default();
-        self.0.insert(free.clone());
+        let (number, free) = free.unwrap_or_default();
+        self.0.insert(name.to_owned(), number);
+        self.0.insert(free.clone(), 1);
         free
     }
 }

@@ -23,6 +23,9 @@ pub(super) const QUIET: Duration = Duration::from_millis(100);
 /// Bytes of a buffer that a message shows.
 const SHOWN: usize = 60;
 
+/// Bytes of a check that a slow machine may not move within the limit.
+const MUCH: usize = 256 << 10;
+
 /// Weight of a chunk without its cmd and buffer (docs/protocol.md, "Flow").
 const WEIGHT: u64 = 64;
 
@@ -75,6 +78,8 @@ pub(super) struct Peer {
     /// Reads that ended inside a chunk of at most this length.
     pub(super) cut_reads: u32,
     outbox: Vec<u8>,
+    /// Bytes of the check itself that were queued.
+    queued: usize,
     deferred: Vec<u8>,
     pub(super) deadline: Instant,
     limit: Duration,
@@ -111,6 +116,7 @@ impl Peer {
             is_within_chunk: false,
             cut_reads: 0,
             outbox: Vec::new(),
+            queued: 0,
             deferred: Vec::new(),
             deadline: Instant::now() + limit,
             limit,
@@ -183,6 +189,7 @@ impl Peer {
     /// Sends any bytes, and reads meanwhile.
     pub(super) fn send_raw(&mut self, bytes: &[u8]) -> Checked {
         self.outbox.extend_from_slice(bytes);
+        self.queued += bytes.len();
         self.flush()
     }
 
@@ -194,10 +201,11 @@ impl Peer {
             }
             if !self.step(self.deadline, true)? {
                 return Err(came(format!(
-                    "{} did not read {} bytes within {}",
+                    "{} did not read {} bytes within {}{}",
                     self.other,
                     self.outbox.len(),
-                    took(self.limit)
+                    took(self.limit),
+                    self.next_step()
                 )));
             }
         }
@@ -371,7 +379,7 @@ impl Peer {
     /// Failure for something that has not come.
     pub(super) fn missing(&self, what: &str) -> Stop {
         let mut text = match &self.state {
-            Input::Open => format!("no {what} within {}", took(self.limit)),
+            Input::Open => format!("no {what} within {}{}", took(self.limit), self.next_step()),
             Input::Ended => format!("the end of the stream before the {what}"),
             Input::Broken(error) => format!("no {what}, but a broken stream: {error}"),
         };
@@ -381,6 +389,18 @@ impl Peer {
             text.push_str(&format!("; there was a {odd}"));
         }
         came(text)
+    }
+
+    /// What helps if the time was too short: a check that sends much takes as long as the machine and
+    /// the other checks let it.
+    fn next_step(&self) -> String {
+        if self.queued < MUCH {
+            return String::new();
+        }
+        format!(
+            "; it was sent {} KiB: a slow machine needs a longer --timeout, or --jobs 1",
+            self.queued >> 10
+        )
     }
 
     /// Waits for the response to a request.

@@ -16,7 +16,7 @@ const NAME_MIN: usize = 12;
 const NOTHING: &str = "\
 no host of yours publishes its plugins
 
-A host in Rust opts in with .publish_status() on its PluginBuilder, and this
+A host in Rust opts in with .publish_status() on its PluginBuilder, and this \
 program with PIPEPLUG_TOP=1 in its environment:
 
   PIPEPLUG_TOP=1 pipeplug shell ./plugin";
@@ -29,13 +29,14 @@ pub(super) struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// The lines, without their ends. No row is wider than the terminal.
+    /// The lines, without their ends. None is wider than the terminal.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.hosts.hosts.is_empty() {
-            lines.extend(NOTHING.lines().map(str::to_owned));
+            lines.extend(NOTHING.lines().flat_map(|line| self.wrapped(line)));
         } else {
-            lines.push(self.paint.paint(Role::Aside, self.summary()).to_string());
+            let summary = self.fitting(self.summary());
+            lines.push(self.paint.paint(Role::Aside, summary).to_string());
             lines.push(String::new());
             lines.push(self.paint.paint(Role::Title, self.heading()).to_string());
             for host in &self.hosts.hosts {
@@ -44,12 +45,26 @@ impl Table<'_> {
             }
         }
         for problem in &self.hosts.problems {
-            let file = text::short_path(&problem.file);
-            let line = format!("{file}: {}", Escaped(&problem.problem));
+            // Of a long path the end tells more: all files are in one directory.
+            let columns = self.columns.unwrap_or(usize::MAX).saturating_sub(":".len());
+            let file = text::shortened_at_start(&text::short_path(&problem.file), columns);
             lines.push(String::new());
-            lines.extend(text::wrap(&line, self.columns.unwrap_or(PLAIN)));
+            lines.extend(self.wrapped(&format!("{file}: {}", Escaped(&problem.problem))));
         }
         lines
+    }
+
+    /// Lines of a text as wide as the terminal. A word that is wider is cut.
+    fn wrapped(&self, text: &str) -> Vec<String> {
+        let lines = text::wrap(text, self.columns.unwrap_or(PLAIN));
+        lines.into_iter().map(|line| self.fitting(line)).collect()
+    }
+
+    fn fitting(&self, line: String) -> String {
+        match self.columns {
+            Some(columns) => shortened(&line, columns),
+            None => line,
+        }
     }
 
     fn summary(&self) -> String {
@@ -119,7 +134,7 @@ impl Table<'_> {
              {restarts:>4} {up:>6}"
         );
         // A narrow terminal, or a process id of many digits.
-        self.columns.map_or_else(|| row.clone(), |columns| shortened(&row, columns))
+        self.fitting(row)
     }
 }
 

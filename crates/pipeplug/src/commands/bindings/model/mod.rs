@@ -1,7 +1,9 @@
 //! Services as a generator needs them: every object and every choice has a name.
 
+mod cycles;
 mod schema;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use pipeplug_service::Interface;
@@ -118,10 +120,19 @@ pub(super) enum Type {
 /// Depth of a schema.
 const DEPTH: usize = 64;
 
+/// Parts of all schemas of a service. A part counts each time that it is looked at: `allOf` takes a
+/// copy of what it refers to, so that a small description can stand for a huge one.
+const WORK: usize = 4_000_000;
+
+/// Parts of a place that an error names. Those in the middle are left out.
+const PLACE_PARTS: usize = 6;
+
 type Parsed<T> = Result<T, String>;
 
 struct Parser<'a> {
     interface: &'a Interface,
+    /// What is left of [`WORK`].
+    work: Cell<usize>,
     types: Vec<Named>,
     names: Scope,
     /// Types of the definitions.
@@ -150,7 +161,13 @@ impl Service {
             names.take(&format!("{own}{suffix}"));
         }
         names.take(&format!("Async{own}"));
-        let mut parser = Parser { interface, types: Vec::new(), names, known: BTreeMap::new() };
+        let mut parser = Parser {
+            interface,
+            work: Cell::new(WORK),
+            types: Vec::new(),
+            names,
+            known: BTreeMap::new(),
+        };
         // The names of definitions come first, so that they keep theirs.
         for name in interface.definitions.keys() {
             let index = parser.reserve(name);
@@ -173,18 +190,7 @@ impl Service {
             methods.push(parser.method(method)?);
         }
         let types = parser.types;
-        for (index, named) in types.iter().enumerate() {
-            let mut at = index;
-            for _ in 0..=types.len() {
-                match types[at].body {
-                    Body::Alias(Type::Named(next)) => at = next,
-                    _ => break,
-                }
-                if at == index {
-                    return Err(format!("the type {} is nothing but itself", named.name));
-                }
-            }
-        }
+        cycles::check(&types)?;
         let description = serde_json::to_value(interface).map_err(|error| error.to_string())?;
         Ok(Self {
             name: interface.name.clone(),
@@ -234,7 +240,7 @@ impl Parser<'_> {
         let fields = match &method.arguments {
             None => Vec::new(),
             Some(schema) => {
-                let (object, _) = self.flat(schema, &place, DEPTH)?;
+                let object = self.flat(schema, &place, DEPTH)?;
                 if object.contains_key("oneOf") || object.contains_key("anyOf") {
                     return Err(format!("the arguments of {place} are a choice of objects"));
                 }
@@ -242,7 +248,7 @@ impl Parser<'_> {
             }
         };
         let mut part = |schema: &Option<Value>, what: &str| {
-            let place = format!("the {what} of {place}");
+            let place = within(&format!("the {what}"), &place);
             let name = format!("{base}{}", pascal(what));
             schema.as_ref().map(|schema| self.kind(schema, &name, &place, DEPTH)).transpose()
         };
@@ -285,46 +291,74 @@ impl Parser<'_> {
         Type::Named(index)
     }
 
+    /// Counts a schema as looked at. Returns the depth that its parts may have.
+    fn visit(&self, place: &str, depth: usize) -> Parsed<usize> {
+        self.count(1, place)?;
+        depth.checked_sub(1).ok_or_else(|| format!("{place} is nested too deep"))
+    }
+
+    fn count(&self, parts: usize, place: &str) -> Parsed<()> {
+        let left = self.work.get().checked_sub(parts).ok_or_else(|| {
+            format!(
+                "{place} is too large: the schemas have more than {WORK} parts once those of \
+                 \"allOf\" are joined; let a property refer to them in place of that"
+            )
+        })?;
+        self.work.set(left);
+        Ok(())
+    }
+
     /// The object of a schema, with what it refers to if it adds properties to that.
-    fn flat(
-        &self,
-        schema: &Value,
+    fn flat(&self, schema: &Value, place: &str, depth: usize) -> Parsed<Map<String, Value>> {
+        self.flat_within(schema, place, depth, &mut Vec::new())
+    }
+
+    /// [`flat`](Self::flat) of a schema that is part of other types.
+    fn flat_within<'b>(
+        &'b self,
+        schema: &'b Value,
         place: &str,
         depth: usize,
-    ) -> Parsed<(Map<String, Value>, bool)> {
-        let depth = deeper(depth, place)?;
+        within: &mut Vec<&'b str>,
+    ) -> Parsed<Map<String, Value>> {
+        let depth = self.visit(place, depth)?;
         let object = schema.as_object().ok_or_else(|| format!("{place} is no object"))?;
+        self.count(parts(schema), place)?;
         let mut merged = object.clone();
-        let mut is_changed = false;
-        let mut targets = Vec::new();
-        if let Some(target) = merged.remove("$ref") {
-            targets.push(self.target(&target, place)?.1.clone());
+        merged.remove("$ref");
+        merged.remove("allOf");
+        let mut others = Vec::new();
+        if let Some(reference) = object.get("$ref") {
+            let (name, target) = self.target(reference, place)?;
+            if let Some(first) = within.iter().position(|it| *it == name) {
+                return Err(cycles::error(within[first..].iter().copied()));
+            }
+            within.push(name);
+            others.push(self.flat_within(target, place, depth, within)?);
+            within.pop();
         }
-        if let Some(all) = merged.remove("allOf") {
-            targets.extend(all.as_array().cloned().unwrap_or_default());
+        for target in object.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+            others.push(self.flat_within(target, place, depth, within)?);
         }
-        for target in targets {
-            is_changed = true;
-            let (target, _) = self.flat(&target, place, depth)?;
-            for (key, value) in target {
-                match (merged.get_mut(&key), value) {
-                    (Some(Value::Object(own)), Value::Object(other)) if key == "properties" => {
-                        own.extend(other);
-                    }
-                    (Some(Value::Array(own)), Value::Array(other)) if key == "required" => {
-                        own.extend(other);
-                    }
-                    (Some(_), _) if key == "oneOf" || key == "anyOf" => {
-                        return Err(format!("{place} joins two choices"));
-                    }
-                    (Some(_), _) => {}
-                    (None, value) => {
-                        merged.insert(key, value);
-                    }
+        for (key, value) in others.into_iter().flatten() {
+            self.count(parts(&value), place)?;
+            match (merged.get_mut(&key), value) {
+                (Some(Value::Object(own)), Value::Object(other)) if key == "properties" => {
+                    own.extend(other);
+                }
+                (Some(Value::Array(own)), Value::Array(other)) if key == "required" => {
+                    own.extend(other);
+                }
+                (Some(_), _) if key == "oneOf" || key == "anyOf" => {
+                    return Err(format!("{place} joins two choices"));
+                }
+                (Some(_), _) => {}
+                (None, value) => {
+                    merged.insert(key, value);
                 }
             }
         }
-        Ok((merged, is_changed))
+        Ok(merged)
     }
 
     fn target<'b>(&'b self, reference: &'b Value, place: &str) -> Parsed<(&'b str, &'b Value)> {
@@ -345,25 +379,25 @@ impl Parser<'_> {
         if others.is_some_and(|it| it.is_object()) && has_properties {
             return Err(format!("{place} has named properties, and others with any name"));
         }
-        let required: Vec<&str> = object
-            .get("required")
-            .and_then(Value::as_array)
-            .map_or_else(Vec::new, |names| names.iter().filter_map(Value::as_str).collect());
+        let required = object.get("required").and_then(Value::as_array);
+        let mut required_at = BTreeMap::new();
+        for (at, name) in required.into_iter().flatten().filter_map(Value::as_str).enumerate() {
+            required_at.entry(name).or_insert(at);
+        }
         let properties = object.get("properties").and_then(Value::as_object);
         // Those that are required are first, in their order.
-        let order =
-            |name: &String| required.iter().position(|it| it == name).unwrap_or(required.len());
+        let order = |name: &String| required_at.get(name.as_str()).copied().unwrap_or(usize::MAX);
         let mut properties: Vec<_> = properties.into_iter().flatten().collect();
         properties.sort_by_key(|(name, _)| order(name));
         let mut fields = Vec::new();
         for (name, schema) in properties {
-            let place = format!("{name:?} of {place}");
+            let place = within(&format!("{name:?}"), place);
             let kind = self.kind(schema, &format!("{parent}{}", pascal(name)), &place, depth)?;
             fields.push(Field {
                 name: name.clone(),
                 docs: docs_of(schema),
                 kind,
-                required: required.contains(&name.as_str()),
+                required: required_at.contains_key(name.as_str()),
                 default: schema.get("default").cloned(),
             });
         }
@@ -371,8 +405,23 @@ impl Parser<'_> {
     }
 }
 
-fn deeper(depth: usize, place: &str) -> Parsed<usize> {
-    depth.checked_sub(1).ok_or_else(|| format!("{place} is nested too deep"))
+/// Parts of a schema. Its depth is that of the JSON of a description, which has a limit.
+fn parts(schema: &Value) -> usize {
+    1 + match schema {
+        Value::Object(entries) => entries.values().map(parts).sum(),
+        Value::Array(items) => items.iter().map(parts).sum(),
+        _ => 0,
+    }
+}
+
+/// A place inside of another.
+fn within(part: &str, place: &str) -> String {
+    let mut parts: Vec<_> = std::iter::once(part).chain(place.split(" of ")).collect();
+    if parts.len() > PLACE_PARTS {
+        let end = parts.len() - PLACE_PARTS / 2;
+        parts.splice(PLACE_PARTS / 2..end, ["…"]);
+    }
+    parts.join(" of ")
 }
 
 fn nullable(kind: Type) -> Type {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::super::names::{Scope, pascal};
 use super::{
-    Body, Parsed, Parser, Type, Variant, VariantKind, constants, deeper, docs_of, nullable,
+    Body, Parsed, Parser, Type, Variant, VariantKind, constants, docs_of, nullable, within,
 };
 
 impl Parser<'_> {
@@ -16,7 +16,7 @@ impl Parser<'_> {
         place: &str,
         depth: usize,
     ) -> Parsed<Type> {
-        let depth = deeper(depth, place)?;
+        let depth = self.visit(place, depth)?;
         let object = match schema {
             Value::Bool(true) => return Ok(Type::Any),
             Value::Object(object) => object,
@@ -120,12 +120,12 @@ impl Parser<'_> {
                         return Err(format!("{place} is a tuple with more items behind it"));
                     }
                     let items = items.iter().enumerate().map(|(index, item)| {
-                        let place = format!("item {index} of {place}");
+                        let place = within(&format!("item {index}"), place);
                         self.kind(item, &format!("{name}{index}"), &place, depth)
                     });
                     return Ok(Some(Type::Tuple(items.collect::<Parsed<_>>()?)));
                 }
-                let place = format!("an item of {place}");
+                let place = within("an item", place);
                 let any = Value::Bool(true);
                 let item = object.get("items").unwrap_or(&any);
                 if object.get("maxItems").and_then(Value::as_u64) == Some(0) {
@@ -149,7 +149,7 @@ impl Parser<'_> {
                     _ => return Err(format!("{place} has several patterns of names")),
                 };
                 let Some(value) = value else { return Ok(None) };
-                let place = format!("a value of {place}");
+                let place = within("a value", place);
                 Type::Map(Box::new(self.kind(value, &format!("{name}Value"), &place, depth)?))
             }
             Some(other) => return Err(format!("{place} has the unknown type {other:?}")),
@@ -164,7 +164,7 @@ impl Parser<'_> {
         index: usize,
         depth: usize,
     ) -> Parsed<Body> {
-        let depth = deeper(depth, place)?;
+        let depth = self.visit(place, depth)?;
         let name = self.types[index].name.clone();
         let Value::Object(_) = schema else {
             return Ok(Body::Alias(self.kind(schema, &name, place, depth)?));
@@ -172,7 +172,7 @@ impl Parser<'_> {
         if schema.get("$ref").is_some() && schema.get("properties").is_none() {
             return Ok(Body::Alias(self.kind(schema, &name, place, depth)?));
         }
-        let (object, _) = self.flat(schema, place, depth)?;
+        let object = self.flat(schema, place, depth)?;
         if let Some(Value::Array(values)) = object.get("enum")
             && let Some(texts) = values.iter().map(Value::as_str).collect::<Option<Vec<_>>>()
             && !texts.is_empty()
@@ -257,7 +257,7 @@ impl Parser<'_> {
             add(&name, VariantKind::Other(kind));
             return Ok(());
         }
-        let (mut object, _) = self.flat(choice, place, depth)?;
+        let mut object = self.flat(choice, place, depth)?;
         let properties = object.get("properties").and_then(Value::as_object).cloned();
         let properties = properties.unwrap_or_default();
         let required =
@@ -267,7 +267,7 @@ impl Parser<'_> {
         if let (Some((tag, inner)), None, true) = (entries.next(), entries.next(), is_closed)
             && required.iter().any(|it| it == tag.as_str())
         {
-            let place = format!("the variant {tag:?} of {place}");
+            let place = within(&format!("the variant {tag:?}"), place);
             let kind = self.kind(inner, &format!("{parent}{}", pascal(tag)), &place, depth)?;
             add(tag, VariantKind::Tagged(tag.clone(), kind));
             return Ok(());
@@ -284,7 +284,7 @@ impl Parser<'_> {
             if let Some(Value::Array(required)) = object.get_mut("required") {
                 required.retain(|it| *it != property.as_str());
             }
-            let place = format!("the variant {value:?} of {place}");
+            let place = within(&format!("the variant {value:?}"), place);
             let index = self.reserve(&format!("{parent}{}", pascal(&value)));
             let name = self.types[index].name.clone();
             let fields = self.fields(&object, &name, &place, depth)?;
@@ -295,7 +295,7 @@ impl Parser<'_> {
         }
         let title = object.get("title").and_then(Value::as_str);
         let name = title.map_or_else(|| format!("variant {number}"), str::to_owned);
-        let place = format!("alternative {} of {place}", number + 1);
+        let place = within(&format!("alternative {}", number + 1), place);
         let full = format!("{parent}{}", pascal(&name));
         let kind = self.kind(&Value::Object(object), &full, &place, depth)?;
         let name = match &kind {

@@ -1,10 +1,30 @@
 //! Values of what is left out.
 
+use std::cell::Cell;
+
 use serde_json::Value;
+
+use crate::output::text;
 
 use super::super::model::{Body, Field, Named, Type, VariantKind};
 use super::super::names::{Scope, quoted, snake, upper};
 use super::{Python, WORDS, literal, plain};
+
+/// Tries of types for the values of a default. A choice of choices can need very many.
+const TRIES: usize = 100_000;
+
+/// Types and values that contain the one that is tried.
+const DEPTH: usize = 256;
+
+/// Search for the types of the values of a default.
+struct Search<'a> {
+    python: &'a Python<'a>,
+    /// What is left of [`TRIES`], and of [`DEPTH`].
+    tries: Cell<usize>,
+    depth: Cell<usize>,
+    /// One of them was not enough.
+    is_given_up: Cell<bool>,
+}
 
 impl Python<'_> {
     /// Type and default of what can be left out.
@@ -23,9 +43,22 @@ impl Python<'_> {
         );
         match field.default.as_ref().filter(|default| !default.is_null()) {
             Some(default) => {
-                let value = self.default(&field.kind, default);
-                let value = value
-                    .ok_or_else(|| format!("the default {default}, which does not fit its type"))?;
+                let search = Search {
+                    python: self,
+                    tries: Cell::new(TRIES),
+                    depth: Cell::new(DEPTH),
+                    is_given_up: Cell::new(false),
+                };
+                let value = search.value(&field.kind, default);
+                let problem = if search.is_given_up.get() {
+                    "is too large, or too deep, to find types for all of it"
+                } else {
+                    "does not fit its type"
+                };
+                let value = value.ok_or_else(|| {
+                    let default = default.to_string();
+                    format!("the default {}, which {problem}", text::cut(&default))
+                })?;
                 Ok((kind, Some(value)))
             }
             None if takes_null => Ok((kind, Some("None".into()))),
@@ -35,15 +68,30 @@ impl Python<'_> {
             }
         }
     }
+}
 
-    /// Expression of a default. `None` if the value does not fit the type.
-    pub(super) fn default(&self, kind: &Type, value: &Value) -> Option<String> {
-        let all = |values: &[Value], kind: &Type| -> Option<Vec<String>> {
-            values.iter().map(|value| self.default(kind, value)).collect()
+impl Search<'_> {
+    /// Expression of a value. `None` if it does not fit the type.
+    fn value(&self, kind: &Type, value: &Value) -> Option<String> {
+        let left = self.tries.get().checked_sub(1).zip(self.depth.get().checked_sub(1));
+        let Some((tries, depth)) = left.filter(|_| !self.is_given_up.get()) else {
+            self.is_given_up.set(true);
+            return None;
         };
-        match (self.service.resolved(kind), value) {
+        self.tries.set(tries);
+        self.depth.set(depth);
+        let expression = self.expression(kind, value);
+        self.depth.set(depth + 1);
+        expression.filter(|_| !self.is_given_up.get())
+    }
+
+    fn expression(&self, kind: &Type, value: &Value) -> Option<String> {
+        let all = |values: &[Value], kind: &Type| -> Option<Vec<String>> {
+            values.iter().map(|value| self.value(kind, value)).collect()
+        };
+        match (self.python.service.resolved(kind), value) {
             (Type::Nullable(_) | Type::Null | Type::Any, Value::Null) => Some("None".into()),
-            (Type::Nullable(inner), value) => self.default(inner, value),
+            (Type::Nullable(inner), value) => self.value(inner, value),
             (Type::Any, value) => Some(plain(value)),
             (Type::Bool, Value::Bool(_)) | (Type::String, Value::String(_)) => Some(literal(value)),
             (Type::Integer(_), Value::Number(number)) if !number.is_f64() => Some(literal(value)),
@@ -53,28 +101,25 @@ impl Python<'_> {
                 Some(format!("[{}]", all(values, item)?.join(", ")))
             }
             (Type::Tuple(kinds), Value::Array(values)) if kinds.len() == values.len() => {
-                let items: Option<Vec<_>> = kinds
-                    .iter()
-                    .zip(values)
-                    .map(|(kind, value)| self.default(kind, value))
-                    .collect();
+                let items: Option<Vec<_>> =
+                    kinds.iter().zip(values).map(|(kind, value)| self.value(kind, value)).collect();
                 Some(format!("({},)", items?.join(", ")))
             }
             (Type::Map(inner), Value::Object(values)) => {
                 let entries: Option<Vec<_>> = values
                     .iter()
                     .map(|(key, value)| {
-                        Some(format!("{}: {}", quoted(key), self.default(inner, value)?))
+                        Some(format!("{}: {}", quoted(key), self.value(inner, value)?))
                     })
                     .collect();
                 Some(format!("{{{}}}", entries?.join(", ")))
             }
-            (Type::Named(index), value) => self.default_of(&self.service.types[*index], value),
+            (Type::Named(index), value) => self.named(&self.python.service.types[*index], value),
             _ => None,
         }
     }
 
-    pub(super) fn default_of(&self, named: &Named, value: &Value) -> Option<String> {
+    fn named(&self, named: &Named, value: &Value) -> Option<String> {
         match &named.body {
             Body::Enum(values) => {
                 let mut scope = Scope::default();
@@ -90,9 +135,9 @@ impl Python<'_> {
                         Some(literal(value))
                     }
                     (VariantKind::Tagged(tag, Type::Named(index)), Value::Object(object))
-                        if object.len() == 1 && self.owned.contains(index) =>
+                        if object.len() == 1 && self.python.owned.contains(index) =>
                     {
-                        self.default_of(&self.service.types[*index], object.get(tag)?)
+                        self.named(&self.python.service.types[*index], object.get(tag)?)
                     }
                     (
                         VariantKind::Internal(property, tag, Type::Named(index)),
@@ -100,17 +145,17 @@ impl Python<'_> {
                     ) if object.get(property)? == tag.as_str() => {
                         let mut object = object.clone();
                         object.remove(property);
-                        self.default_of(&self.service.types[*index], &Value::Object(object))
+                        self.named(&self.python.service.types[*index], &Value::Object(object))
                     }
-                    (VariantKind::Other(kind), value) => self.default(kind, value),
+                    (VariantKind::Other(kind), value) => self.value(kind, value),
                     _ => None,
                 })
             }
-            Body::Alias(kind) => self.default(kind, value),
+            Body::Alias(kind) => self.value(kind, value),
         }
     }
 
-    pub(super) fn call(
+    fn call(
         &self,
         name: &str,
         fields: &[Field],
@@ -123,9 +168,7 @@ impl Python<'_> {
         for field in ordered {
             let own = scope.take(&snake(&field.name));
             match object.get(&field.name) {
-                Some(value) => {
-                    arguments.push(format!("{own}={}", self.default(&field.kind, value)?))
-                }
+                Some(value) => arguments.push(format!("{own}={}", self.value(&field.kind, value)?)),
                 None if field.required => return None,
                 None => {}
             }
