@@ -62,7 +62,7 @@ generated() { # code of a description with all shapes of types
 step "generated code, all shapes" generated
 rm -f test/package/shapes.ts test/package/plain.ts
 step "lint" npx --no-install biome check .
-step "tests" timeout 200 node --test test/vectors.test.mjs test/plugin.test.mjs test/attacks.test.mjs
+step "tests" timeout 200 node --test test/vectors.test.mjs test/plugin.test.mjs test/mistakes.test.mjs test/attacks.test.mjs
 
 packed() {
     npm pack --pack-destination "$work" || return 1

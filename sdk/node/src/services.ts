@@ -234,7 +234,7 @@ function decode(command: string, reply: Buffer): unknown {
 /** Throws if the other side does not have a service, or in a version that does not serve this one. */
 export function checkServed(named: string, { name, version }: ServiceDescription): void {
   const found = named.split(" ").find((word) => word.startsWith(`${name}/`));
-  if (found === undefined) throw new Error(`the other side has no service ${name}; it has: ${named || "none"}`);
+  if (found === undefined) throw new Error(`the other side has no service "${name}"; it has ${named || "none at all"}`);
   const [oldest, newest] = found
     .slice(name.length + 1)
     .split("-")
