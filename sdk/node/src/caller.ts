@@ -91,7 +91,7 @@ export abstract class Caller {
     }
     return new Promise((resolve, reject) => {
       const call: OpenCall = { command, resolve, reject, extra: undefined };
-      check(command, payload, options, CALL);
+      checkCall(command, payload, options, CALL);
       if (command === "cmd.ping") reject(reservedError(command));
       else this.begin(call, payload, options ?? {}, "", undefined);
     });
@@ -122,7 +122,7 @@ export abstract class Caller {
   /** Sends a one-way. Resolves once there was room for it. */
   notify(command: string, payload?: Payload, options: NotifyOptions = {}): Promise<void> {
     return new Promise((resolve, reject) => {
-      check(command, payload, options, NOTICE);
+      checkCall(command, payload, options, NOTICE);
       this.sendNotice(command, payload, options, "", () => resolve(), reject);
     });
   }
@@ -130,7 +130,7 @@ export abstract class Caller {
   /** Calls a command with parts in both directions. */
   stream(command: string, payload?: Payload, options: CallOptions = {}): StreamCall {
     const { connection } = this;
-    check(command, payload, options, CALL);
+    checkCall(command, payload, options, CALL);
     let id = 0;
     const parts = new Parts(
       {
@@ -180,7 +180,7 @@ export abstract class Caller {
   /** Sends a one-way that is followed by parts. */
   notifyStream(command: string, payload?: Payload, options: NotifyOptions = {}): PartSender {
     const { connection } = this;
-    check(command, payload, options, NOTICE);
+    checkCall(command, payload, options, NOTICE);
     let id = 0;
     const sender = this.partSender(
       () => id,
@@ -364,7 +364,7 @@ export abstract class Caller {
 }
 
 /** Throws a `TypeError` for what the types do not allow: JavaScript callers may pass anything. */
-function check(command: unknown, payload: unknown, options: unknown, shape: Shape): void {
+function checkCall(command: unknown, payload: unknown, options: unknown, shape: Shape): void {
   if (typeof command !== "string") {
     throw new TypeError(`the command of ${shape.of} has to be a string, not ${shown(command)}`);
   }

@@ -40,7 +40,7 @@ const LAST_WORDS = 100;
 /** Bytes that an empty pipe takes in one write. */
 const PIPE_SIZE = 65536;
 /** Bytes of a header of the classic format without its cmd, at most. */
-const HEADER = 48;
+const CLASSIC_HEADER = 48;
 
 export class Connection implements Input, IncomingOwner, OutgoingOwner, AnswersOwner {
   readonly streamWindow: number;
@@ -130,7 +130,7 @@ export class Connection implements Input, IncomingOwner, OutgoingOwner, AnswersO
 
   /** True if the other side may lose a part of so large a chunk. */
   mayCut(command: string, payload: Payload): boolean {
-    return this.isOneRead && HEADER + Buffer.byteLength(command) + byteLength(payload) > PIPE_SIZE;
+    return this.isOneRead && CLASSIC_HEADER + Buffer.byteLength(command) + byteLength(payload) > PIPE_SIZE;
   }
 
   /** True once a host has its guest's answer, and a guest its host's question. */

@@ -338,7 +338,7 @@ function isPromise(value: unknown): value is Promise<HandlerResult> {
   return typeof value === "object" && value !== null && typeof (value as Promise<unknown>).then === "function";
 }
 
-function isIterable(value: unknown): value is AsyncIterable<Payload> {
+export function isIterable<T = Payload>(value: unknown): value is AsyncIterable<T> {
   return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
 }
 

@@ -39,7 +39,7 @@ export class Plugin extends Caller {
 
   /** Starts the program at a path, and waits for its metadata. A `.js`, `.mjs` or `.cjs` file is run by this Node. */
   static async start(path: string, options: PluginOptions = {}): Promise<Plugin> {
-    check(path, options);
+    checkStart(path, options);
     options.signal?.throwIfAborted();
     const env = Object.entries({ ...defaultEnv(), ...options.env }).filter(
       (entry): entry is [string, string] => entry[1] !== undefined,
@@ -59,7 +59,7 @@ export class Plugin extends Caller {
 
   /** Connects to a plugin that waits at a socket (`--pipeplug-listen`). */
   static async attach(path: string, options: PluginOptions = {}): Promise<Plugin> {
-    check(path, options);
+    checkStart(path, options);
     const socket = connect({ path, allowHalfOpen: true });
     try {
       await once(socket, "connect", options.signal === undefined ? {} : { signal: options.signal });
@@ -126,7 +126,7 @@ export class Plugin extends Caller {
   }
 }
 
-function check(path: unknown, options: unknown): void {
+function checkStart(path: unknown, options: unknown): void {
   if (typeof path !== "string") throw new TypeError(`the path of a plugin has to be a string, not ${shown(path)}`);
   checkOptions(options, PLUGIN);
 }

@@ -180,7 +180,8 @@ test("configuration, metadata, levels and versions", async () => {
   const plugin = await Plugin.start(GUEST, {
     ...quiet,
     config,
-    metadata: { Host: "tests" },
+    // Of the protocol's keys only these are a program's own.
+    metadata: { Host: "tests", "pipeplug.name": "its host", "pipeplug.window": "7" },
     interfaceVersions: [2, 3],
     logLevel: "debug",
     env: { TEST_MODE: "versions" },
@@ -189,6 +190,8 @@ test("configuration, metadata, levels and versions", async () => {
   assert.deepEqual(await plugin.callJson("config"), config);
   const metadata = await plugin.callText("metadata");
   assert.match(metadata, /"Host":"tests"/);
+  assert.match(metadata, /"pipeplug.name":"its host"/);
+  assert.match(metadata, /"pipeplug.window":"4194304"/);
   assert.doesNotMatch(metadata, /secret/);
   assert.equal(plugin.interfaceVersion, 2);
   assert.equal(await plugin.callText("version"), "2");
