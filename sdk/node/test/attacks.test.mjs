@@ -157,7 +157,7 @@ test("a pipeline into a plugin", { timeout: 60_000 }, () => {
         about,
       );
       assert.equal(status, chunks.includes("cmd.stop") ? 0 : 1, about);
-      assert.ok(performance.now() - began < 1900, `${about} took as long as the grace time`);
+      assert.ok(performance.now() - began < 5900, `${about} took as long as the grace time`);
     }
   }
 });
