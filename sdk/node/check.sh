@@ -61,8 +61,14 @@ generated() { # code of a description with all shapes of types
 }
 step "generated code, all shapes" generated
 rm -f test/package/shapes.ts test/package/plain.ts
+single() { # the copy of the library for new projects
+    mkdir "$work/single" && node single.mjs "$work/single" &&
+        diff -r "$work/single" "$repository/crates/pipeplug/libraries/node" ||
+        { echo "it is not current: npm run single, in sdk/node"; return 1; }
+}
+step "one file, as pipeplug new has it" single
 step "lint" npx --no-install biome check .
-step "tests" timeout 200 node --test test/vectors.test.mjs test/plugin.test.mjs test/attacks.test.mjs
+step "tests" timeout 200 node --test test/vectors.test.mjs test/plugin.test.mjs test/mistakes.test.mjs test/attacks.test.mjs
 
 packed() {
     npm pack --pack-destination "$work" || return 1
@@ -99,6 +105,13 @@ for format in standard classic; do
 done
 step "conform as plugin, stdin and stdout" "$pipeplug" conform --stdio ./test/conformer.mjs
 tail -n 1 "$work/log"
+project() { # in TypeScript, with the compiler that is here
+    modules=$(cd node_modules && pwd -P)
+    cd "$work" && "$pipeplug" new my-hello --lang typescript && cd my-hello && ln -s "$modules" node_modules &&
+        npm test && "$pipeplug" conform ./my-hello.js --call hello=x
+}
+step "a new project in TypeScript" project
+cd "$work/sdk/node" || exit 1
 step "conform as host" "$pipeplug" conform --as host --jobs 2 -- node ./test/conformer-host.mjs '{plugin}'
 tail -n 1 "$work/log"
 step "greeter: Node calls Node" node samples/greeter-host.mjs Ann

@@ -1,13 +1,14 @@
 #!/usr/bin/env node
 // Compares pipeplug with what users of Node have today, in one run: an echo in another Node process.
 //
-//     bench.mjs [SECONDS OF EACH MEASUREMENT] [ROUNDS]
+//     bench.mjs [SECONDS OF EACH MEASUREMENT] [ROUNDS] [PATTERN [SUBJECT…]]
 import { fork, spawn } from "node:child_process";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { Plugin } from "pipeplug";
 
-const [seconds = 0.5, rounds = 5] = process.argv.slice(2).map(Number);
+const [seconds = 0.5, rounds = 5] = process.argv.slice(2, 4).map(Number);
+const [only, ...chosen] = process.argv.slice(4);
 const GUESTS = fileURLToPath(new URL("guests.mjs", import.meta.url));
 const SMALL = "hello, this is a message of some sixty-four bytes, as many are.";
 const LARGE = "x".repeat(1 << 20);
@@ -103,11 +104,12 @@ async function measure(start, pattern) {
 
 const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
 const show = (rate) => (rate >= 1000 ? `${Math.round(rate / 100) / 10}k` : String(Math.round(rate)));
-const names = Object.keys(subjects);
+const names = Object.keys(subjects).filter((name) => chosen.length === 0 || chosen.includes(name));
 console.log(
   `Node ${process.version}; calls per second, and those of pipeplug with the same data for each of the other's (median of ${rounds} rounds)`,
 );
 for (const [pattern, run] of Object.entries(patterns)) {
+  if (only !== undefined && only !== pattern) continue;
   const rates = Object.fromEntries(names.map((name) => [name, []]));
   for (let round = 0; round < rounds; round++) {
     for (const name of round % 2 ? [...names].reverse() : names) rates[name].push(await measure(subjects[name], run));

@@ -1,13 +1,25 @@
 /** Calls and one-ways: what a host does with a plugin, and a plugin with its host. */
 
 import { onAbort } from "./abort.js";
+import {
+  checkOptions,
+  FUNCTION,
+  type Kind,
+  MILLISECONDS,
+  type Shape,
+  SIGNAL,
+  shown,
+  TEXT_BY_NAME,
+  timerTime,
+} from "./check.js";
 import { ONE_WAY } from "./chunk.js";
 import type { Connection } from "./connection.js";
-import { CONTEXT_LIMIT, type ContextValues, currentScope, type Scope } from "./context.js";
-import { isPayload, isWritable, type Payload } from "./encoder.js";
+import { type ContextValues, currentScope } from "./context.js";
+import { isPayload, type Payload } from "./encoder.js";
 import { CallError, StreamError } from "./errors.js";
 import { isReserved } from "./messages.js";
 import type { CallExtra, OpenCall } from "./outgoing.js";
+import { notSent, type Prepared, prepare, reservedError, sendContext } from "./prepared.js";
 import { type Progress, textOf } from "./request.js";
 import { PartSender, Parts } from "./stream.js";
 
@@ -29,6 +41,18 @@ export interface CallOptions extends NotifyOptions {
   onProgress?: (progress: Progress) => void;
 }
 
+const NOTICE: Shape = {
+  of: "a one-way",
+  options: { context: TEXT_BY_NAME, signal: SIGNAL } satisfies Record<keyof NotifyOptions, Kind>,
+};
+const CALL: Shape = {
+  of: "a call",
+  options: { ...NOTICE.options, timeout: MILLISECONDS, onProgress: FUNCTION } satisfies Record<
+    Exclude<keyof CallOptions, keyof NotifyOptions>,
+    Kind
+  >,
+};
+
 /** Call with parts: an async iterable of the parts of the reply, and the sender of those of the request. */
 export interface StreamCall extends AsyncIterable<Buffer> {
   /** Parts of the reply. */
@@ -42,8 +66,6 @@ export interface StreamCall extends AsyncIterable<Buffer> {
   /** Tells the handler that the parts are complete. */
   finish(): Promise<void>;
 }
-
-type Prepared = { kind: "plain" } | { kind: "context"; text: string; until: number };
 
 /** Side of a connection that is called. */
 export abstract class Caller {
@@ -59,7 +81,7 @@ export abstract class Caller {
   call(command: string, payload?: Payload, options?: CallOptions): Promise<Buffer> {
     const { connection } = this;
     if (options === undefined && currentScope() === undefined) {
-      const isOpen = connection.reason === undefined && isPayload(payload);
+      const isOpen = connection.reason === undefined && typeof command === "string" && isPayload(payload);
       const isPlain = isOpen && connection.canSend() && !isReserved(command);
       if (isPlain && connection.format === "standard") {
         return new Promise((resolve, reject) => {
@@ -69,8 +91,8 @@ export abstract class Caller {
     }
     return new Promise((resolve, reject) => {
       const call: OpenCall = { command, resolve, reject, extra: undefined };
+      checkCall(command, payload, options, CALL);
       if (command === "cmd.ping") reject(reservedError(command));
-      else if (!isPayload(payload)) reject(payloadError(command, payload));
       else this.begin(call, payload, options ?? {}, "", undefined);
     });
   }
@@ -100,7 +122,7 @@ export abstract class Caller {
   /** Sends a one-way. Resolves once there was room for it. */
   notify(command: string, payload?: Payload, options: NotifyOptions = {}): Promise<void> {
     return new Promise((resolve, reject) => {
-      if (!isPayload(payload)) throw payloadError(command, payload);
+      checkCall(command, payload, options, NOTICE);
       this.sendNotice(command, payload, options, "", () => resolve(), reject);
     });
   }
@@ -108,6 +130,7 @@ export abstract class Caller {
   /** Calls a command with parts in both directions. */
   stream(command: string, payload?: Payload, options: CallOptions = {}): StreamCall {
     const { connection } = this;
+    checkCall(command, payload, options, CALL);
     let id = 0;
     const parts = new Parts(
       {
@@ -124,10 +147,6 @@ export abstract class Caller {
         sender.fail(cause instanceof StreamError ? cause : new StreamError("closed", cause.message));
         reject(error);
       };
-      if (!isPayload(payload)) {
-        failed(payloadError(command, payload));
-        return;
-      }
       if (!connection.has("stream")) {
         failed(
           new CallError(
@@ -161,11 +180,11 @@ export abstract class Caller {
   /** Sends a one-way that is followed by parts. */
   notifyStream(command: string, payload?: Payload, options: NotifyOptions = {}): PartSender {
     const { connection } = this;
-    if (!isPayload(payload)) throw payloadError(command, payload);
+    checkCall(command, payload, options, NOTICE);
     let id = 0;
     const sender = this.partSender(
       () => id,
-      () => connection.closeOneWayStream(id),
+      () => connection.outgoing.closeOneWayStream(id),
     );
     if (!connection.has("stream")) {
       sender.fail(new StreamError("closed", "the other side takes no streams: it does not name the feature `stream`"));
@@ -174,7 +193,7 @@ export abstract class Caller {
     sender.hold();
     const sent = (number: number): void => {
       id = number;
-      connection.openOneWayStream(id, sender);
+      connection.outgoing.openOneWayStream(id, sender);
       sender.widen(connection.peerStreamWindow);
     };
     const failed = (error: unknown): void => {
@@ -187,6 +206,7 @@ export abstract class Caller {
   /** Asks whether the other side reads and answers. */
   ping(options: CallOptions = {}): Promise<void> {
     return new Promise((resolve, reject) => {
+      checkOptions(options, CALL);
       const call: OpenCall = { command: "cmd.ping", resolve: () => resolve(), reject, extra: undefined };
       this.begin(call, undefined, options, "", undefined);
     });
@@ -208,53 +228,6 @@ export abstract class Caller {
     );
   }
 
-  /** Checks what does not depend on the connection, and assembles the context. */
-  private prepare(command: string, options: CallOptions, stream: string, isCall: boolean): Prepared {
-    const { connection } = this;
-    // `ping` is the only call that this side makes of the protocol's.
-    const isPing = isCall && stream === "" && command === "cmd.ping";
-    if (isReserved(command) && !isPing) {
-      throw reservedError(command);
-    }
-    if (!isWritable(connection.format, command)) {
-      const text = `the command ${JSON.stringify(command)} has a space or a NUL, which the classic format cannot write`;
-      throw new CallError("invalid", command, text, { sent: false });
-    }
-    if (connection.reason !== undefined) {
-      throw new CallError("closed", command, `${JSON.stringify(command)} was not sent: ${connection.reason.message}`, {
-        sent: false,
-      });
-    }
-    const scope: Scope | undefined = currentScope();
-    let until = Number.POSITIVE_INFINITY;
-    if (options.timeout !== undefined) until = performance.now() + Math.max(0, options.timeout);
-    if (isCall && scope?.deadline !== undefined) until = Math.min(until, scope.deadline);
-    const values = { ...scope?.values, ...options.context };
-    const object: Record<string, unknown> = {};
-    if (stream !== "") object.stream = stream;
-    if (options.onProgress !== undefined && connection.has("progress")) object.progress = true;
-    if (Object.keys(values).length > 0) object.values = values;
-    if (until === Number.POSITIVE_INFINITY && Object.keys(object).length === 0) return { kind: "plain" };
-    return { kind: "context", text: JSON.stringify(object), until };
-  }
-
-  /** Sends the context, with the time that is left. */
-  private sendContext(prepared: Prepared): boolean {
-    const { connection } = this;
-    if (prepared.kind === "plain" || !connection.has("context")) return false;
-    let text = prepared.text;
-    if (prepared.until !== Number.POSITIVE_INFINITY) {
-      const left = Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.ceil(prepared.until - performance.now())));
-      text = `{"deadline_ms":${left}${text === "{}" ? "" : `,${text.slice(1, -1)}`}}`;
-    }
-    if (text === "{}") return false;
-    if (Buffer.byteLength(text) > CONTEXT_LIMIT) {
-      throw new RangeError(`the context is ${Buffer.byteLength(text)} bytes long, the limit is ${CONTEXT_LIMIT}`);
-    }
-    connection.sendContext(text);
-    return true;
-  }
-
   /** Begins a call: sends it, or has it wait for room. */
   private begin(
     call: OpenCall,
@@ -271,7 +244,7 @@ export abstract class Caller {
     }
     let prepared: Prepared;
     try {
-      prepared = this.prepare(call.command, options, stream, true);
+      prepared = prepare(connection, call.command, payload, options, stream, true);
     } catch (error) {
       call.reject(error);
       return;
@@ -297,7 +270,7 @@ export abstract class Caller {
       const text = wasSent
         ? `no reply to ${JSON.stringify(call.command)} within ${after}`
         : `${JSON.stringify(call.command)} was not sent within ${after}`;
-      giveUp(new CallError("timedOut", call.command, text, { code: "timed_out", sent: wasSent }));
+      giveUp(new CallError("timedOut", call.command, text, { sent: wasSent }));
     };
     if (prepared.kind === "context" || signal !== undefined) {
       if (signal !== undefined) forget = onAbort(signal, aborted);
@@ -312,27 +285,21 @@ export abstract class Caller {
           if (isLate) passed();
           return isLate;
         };
-        timer = setTimeout(passed, Math.min(0x7fff_ffff, prepared.until - performance.now()));
+        timer = setTimeout(passed, timerTime(until - performance.now()));
       }
     }
     const send = (): void => {
       if (connection.reason !== undefined) {
         done();
-        call.reject(
-          new CallError(
-            "closed",
-            call.command,
-            `${JSON.stringify(call.command)} was not sent: ${connection.reason.message}`,
-            { sent: false },
-          ),
-        );
+        call.reject(notSent(call.command, connection.reason));
         return;
       }
+      if (call.extra?.isLate?.()) return;
       try {
-        this.sendContext(prepared);
+        sendContext(connection, call.command, prepared);
       } catch (error) {
         done();
-        call.reject(new CallError("invalid", call.command, (error as Error).message, { sent: false }));
+        call.reject(error);
         return;
       }
       id =
@@ -361,7 +328,7 @@ export abstract class Caller {
     let prepared: Prepared;
     try {
       const { context } = options;
-      prepared = this.prepare(command, context === undefined ? {} : { context }, stream, false);
+      prepared = prepare(connection, command, payload, context === undefined ? {} : { context }, stream, false);
     } catch (error) {
       failed(error);
       return;
@@ -370,18 +337,14 @@ export abstract class Caller {
     const send = (): void => {
       forget?.();
       if (connection.reason !== undefined) {
-        failed(
-          new CallError("closed", command, `${JSON.stringify(command)} was not sent: ${connection.reason.message}`, {
-            sent: false,
-          }),
-        );
+        failed(notSent(command, connection.reason));
         return;
       }
       let isNumbered = false;
       try {
-        isNumbered = this.sendContext(prepared);
+        isNumbered = sendContext(connection, command, prepared);
       } catch (error) {
-        failed(new CallError("invalid", command, (error as Error).message, { sent: false }));
+        failed(error);
         return;
       }
       sent(connection.sendOneWay(command, payload, isNumbered));
@@ -400,12 +363,15 @@ export abstract class Caller {
   }
 }
 
-function reservedError(command: string): CallError {
-  const text = `${JSON.stringify(command)} belongs to the protocol: use ping, stop or the metadata`;
-  return new CallError("reserved", command, text, { sent: false });
-}
-
-function payloadError(command: string, payload: unknown): TypeError {
-  const kind = typeof payload === "object" ? (payload?.constructor?.name ?? "object") : typeof payload;
-  return new TypeError(`the data of ${JSON.stringify(command)} has to be text or a Uint8Array, and is a ${kind}`);
+/** Throws a `TypeError` for what the types do not allow: JavaScript callers may pass anything. */
+function checkCall(command: unknown, payload: unknown, options: unknown, shape: Shape): void {
+  if (typeof command !== "string") {
+    throw new TypeError(`the command of ${shape.of} has to be a string, not ${shown(command)}`);
+  }
+  if (!isPayload(payload)) {
+    throw new TypeError(
+      `the data of ${JSON.stringify(command)} has to be a string or a Uint8Array, not ${shown(payload)}`,
+    );
+  }
+  checkOptions(options, shape);
 }

@@ -1,28 +1,18 @@
 /** Connection of either side: calls in flight, requests that are handled, flow, and the end. */
 
-import {
-  DEFAULT_LIMITS,
-  type Format,
-  type Limits,
-  ONE_WAY,
-  REQUEST,
-  RESPONSE,
-  type Sink,
-  type Skipped,
-  type ThreadId,
-} from "./chunk.js";
-import { type Context, NO_CONTEXT, parseContext } from "./context.js";
+import { Answers, type AnswersOwner, WEIGHT } from "./answers.js";
+import { DEFAULT_LIMITS, type Format, ONE_WAY, REQUEST, type ThreadId } from "./chunk.js";
 import { Decoder } from "./decoder.js";
+import { Dispatch } from "./dispatch.js";
 import { Encoder, type Payload } from "./encoder.js";
-import { failureCode, ProtocolError, StreamError } from "./errors.js";
-import { Incoming, type IncomingOwner, WEIGHT } from "./incoming.js";
-import { cut, FAILURE_LIMIT, failureText, isReserved, readCredit } from "./messages.js";
+import { ProtocolError } from "./errors.js";
+import { Incoming, type IncomingOwner } from "./incoming.js";
 import { DEFAULT_STREAM_WINDOW, DEFAULT_WINDOW, NOTHING, type Offer } from "./negotiation.js";
 import type { CloseReason, Options } from "./options.js";
 import { type OpenCall, Outgoing, type OutgoingOwner } from "./outgoing.js";
 import { Pace } from "./pace.js";
 import type { Handler } from "./request.js";
-import { byteLength, type PartSender } from "./stream.js";
+import { byteLength } from "./stream.js";
 import { type Ends, type Input, Transport } from "./transport.js";
 
 /** What differs between a guest's and a host's connection. */
@@ -35,6 +25,8 @@ export interface Side {
   protocol(threadId: ThreadId, command: string, buffer: Buffer): boolean;
   /** Takes a one-way of the protocol that is not a connection's own matter: `cmd.stop`, `cmd.log_level`. */
   notice(command: string, buffer: Buffer): void;
+  /** Says more of an end that was not this side's wish. Until then calls wait. */
+  explain?(reason: CloseReason): Promise<CloseReason>;
   /** The connection has ended. */
   closed(reason: CloseReason): void;
   /** Logs what the other side has done wrong, for people. */
@@ -45,8 +37,12 @@ export interface Side {
 const BATCH = 16;
 /** Milliseconds in which a peer that does not read any more may still be read from. */
 const LAST_WORDS = 100;
+/** Bytes that an empty pipe takes in one write. */
+const PIPE_SIZE = 65536;
+/** Bytes of a header of the classic format without its cmd, at most. */
+const CLASSIC_HEADER = 48;
 
-export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
+export class Connection implements Input, IncomingOwner, OutgoingOwner, AnswersOwner {
   readonly streamWindow: number;
   readonly window: number;
   readonly side: Side;
@@ -57,39 +53,35 @@ export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
   private readonly decoder: Decoder;
   private readonly encoder: Encoder;
   private readonly room: number;
-  private readonly unread: number;
-  private readonly limits: Limits;
   private isFlushing = false;
   private unflushed = 0;
-  /** Bytes of answers that no handler has given, since the other side has stopped to read. */
-  private unreadBytes = 0;
   private readonly doFlush = (): void => this.flush();
 
   // Calls of this side.
-  private readonly outgoing: Outgoing;
+  readonly outgoing: Outgoing;
   private nextId = 1;
   private readonly pace = new Pace(() => this.isFull());
 
-  private readonly incoming: Incoming;
-  private context: { threadId: ThreadId; context: Context } | undefined;
+  readonly incoming: Incoming;
+  readonly answers: Answers;
   private written: (() => void)[] = [];
   private isReaderGone = false;
-  private isFormatOpen: boolean;
-  private readonly isHost: boolean;
   private isNegotiated = false;
+  /** True for a peer that may lose what does not come in one read. */
+  isOneRead = false;
+  /** Set with `reason`, or before, while the side explains it. */
+  isOver = false;
 
   constructor(ends: Ends, format: Format | undefined, side: Side, options: Options, isReady: boolean) {
     this.side = side;
-    this.limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.window = Math.max(1, options.window ?? DEFAULT_WINDOW);
     this.streamWindow = Math.max(1, options.streamWindow ?? DEFAULT_STREAM_WINDOW);
     this.room = options.outgoing ?? 4 * 1024 * 1024;
     this.outgoing = new Outgoing(this);
-    this.unread = options.unread ?? 64 * 1024 * 1024;
-    this.incoming = new Incoming(this, this.window, options, isReady);
-    this.isFormatOpen = format === undefined;
-    this.isHost = isReady;
-    this.decoder = new Decoder(format, this.limits, this);
+    this.answers = new Answers(this, options.unread ?? 64 * 1024 * 1024);
+    this.incoming = new Incoming(this, this.answers, this.window, options, isReady);
+    const dispatch = new Dispatch(this, this.incoming, this.outgoing, format === undefined, isReady);
+    this.decoder = new Decoder(format, { ...DEFAULT_LIMITS, ...options.limits }, dispatch);
     this.transport = new Transport(ends, this, options.spin ?? 50);
     this.encoder = new Encoder(format ?? "standard", this.transport);
     this.transport.atomic = format === "classic";
@@ -129,10 +121,21 @@ export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
   negotiate(offer: Offer): void {
     this.peer = offer;
     this.isNegotiated = true;
+    this.isOneRead = this.format === "classic" && offer.features.size === 0;
     for (const request of this.incoming.requests.values()) request.sender?.widen(offer.streamWindow);
     this.outgoing.widen(offer.streamWindow);
     this.incoming.credit();
     this.pump();
+  }
+
+  /** True if the other side may lose a part of so large a chunk. */
+  mayCut(command: string, payload: Payload): boolean {
+    return this.isOneRead && CLASSIC_HEADER + Buffer.byteLength(command) + byteLength(payload) > PIPE_SIZE;
+  }
+
+  /** True once a host has its guest's answer, and a guest its host's question. */
+  get hasNegotiated(): boolean {
+    return this.isNegotiated;
   }
 
   has(feature: string): boolean {
@@ -153,7 +156,7 @@ export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
 
   /** True if a call may be sent at once. */
   canSend(): boolean {
-    return this.pace.maySend(this.peer);
+    return !this.isOver && this.pace.maySend(this.peer);
   }
 
   /** Sends a request at once, and returns its number. */
@@ -198,14 +201,6 @@ export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
     this.incoming.release();
   }
 
-  openOneWayStream(id: ThreadId, sender: PartSender): void {
-    this.outgoing.openOneWayStream(id, sender);
-  }
-
-  closeOneWayStream(id: ThreadId): void {
-    this.outgoing.closeOneWayStream(id);
-  }
-
   // RequestOwner, and all other chunks.
 
   send(threadId: ThreadId, direction: number, command: string, payload: Payload): void {
@@ -229,55 +224,7 @@ export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
 
   /** True while answers can be written: a peer that sends no more may still read, as the end of a pipeline. */
   private get isWritable(): boolean {
-    return this.reason === undefined || this.reason.kind === "endOfFile";
-  }
-
-  /** Answers a request with its result. */
-  answer(threadId: ThreadId, command: string, payload: Payload): void {
-    this.send(threadId, RESPONSE, command, payload);
-  }
-
-  /** Answers a request without a handler, which nothing holds up. */
-  private answerAtOnce(threadId: ThreadId, command: string, payload: Payload): void {
-    if (this.isFull()) this.unreadBytes += WEIGHT + byteLength(payload);
-    this.answer(threadId, command, payload);
-    if (this.unreadBytes <= this.unread) return;
-    const text = `the other side does not read: ${this.unreadBytes} bytes of answers wait for it, the limit is ${this.unread}`;
-    this.close({ kind: "unread", message: text });
-  }
-
-  /** Answers a request with an error. */
-  fail(threadId: ThreadId, code: string, message: string, data?: unknown): void {
-    if (code === "" || !this.has("failure")) {
-      this.answerAtOnce(threadId, "cmd.error", cut(message, FAILURE_LIMIT));
-      return;
-    }
-    let text = failureText(code, message, data);
-    if (Buffer.byteLength(text) > FAILURE_LIMIT) text = failureText(code, message, undefined);
-    for (let length = FAILURE_LIMIT; Buffer.byteLength(text) > FAILURE_LIMIT; length = length >> 1) {
-      text = failureText(code, cut(message, length >> 1), undefined);
-    }
-    this.answerAtOnce(threadId, "cmd.failure", text);
-  }
-
-  /** Lets requests and one-ways be handled. */
-  ready(): void {
-    this.incoming.ready();
-  }
-
-  /** Calls back once when a request or one-way waits for `ready`. */
-  whenHeld(call: () => void): void {
-    this.incoming.whenHeld = call;
-  }
-
-  /** True if requests or one-ways wait. */
-  get holds(): boolean {
-    return this.incoming.isWaiting;
-  }
-
-  /** Resolves once no request is handled or waits. */
-  whenIdle(): Promise<void> {
-    return this.incoming.whenIdle();
+    return !this.isOver || this.reason?.kind === "endOfFile";
   }
 
   /** Resolves once everything is written, or cannot be. */
@@ -289,8 +236,16 @@ export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
 
   /** Ends the connection. What was sent is still written. */
   close(reason: CloseReason): void {
-    if (this.reason !== undefined) return;
+    const mayExplain = reason.kind !== "closed" && this.side.explain !== undefined;
+    if (this.reason !== undefined || (this.isOver && mayExplain)) return;
     this.flush();
+    this.isOver = true;
+    if (mayExplain) this.side.explain?.(reason).then((explained) => this.end(explained));
+    else this.end(reason);
+  }
+
+  private end(reason: CloseReason): void {
+    if (this.reason !== undefined) return;
     this.reason = reason;
     this.outgoing.end(reason);
     this.pace.end();
@@ -311,6 +266,7 @@ export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
   // Input: what the transport reads.
 
   read(bytes: Buffer, count: number): void {
+    if (this.isOver) return;
     try {
       this.decoder.push(bytes, count);
       this.afterRead();
@@ -320,10 +276,11 @@ export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
   }
 
   place(): Buffer | undefined {
-    return this.decoder.place();
+    return this.isOver ? undefined : this.decoder.place();
   }
 
   readInPlace(count: number): void {
+    if (this.isOver) return;
     try {
       this.decoder.filledInPlace(count);
       this.afterRead();
@@ -333,7 +290,7 @@ export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
   }
 
   ended(error: Error | undefined): void {
-    if (this.reason !== undefined) return;
+    if (this.isOver) return;
     if (error !== undefined) {
       this.close({ kind: "system", message: `the pipe cannot be read: ${error.message}` });
       return;
@@ -349,7 +306,7 @@ export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
   drained(): void {
     this.flush();
     if (this.transport.waiting > 0) return;
-    this.unreadBytes = 0;
+    this.answers.unreadBytes = 0;
     this.wakeWritten();
     this.pump();
   }
@@ -368,109 +325,14 @@ export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
     setTimeout(close, LAST_WORDS);
   }
 
-  // Sink: what the decoder finds.
-
-  chunk(threadId: ThreadId, direction: number, command: string, buffer: Buffer): void {
-    if (this.reason !== undefined) return;
-    if (this.isFormatOpen) this.showFormat();
-    let context = NO_CONTEXT;
-    if (this.context !== undefined) {
-      if (this.context.threadId === threadId && direction !== RESPONSE) context = this.context.context;
-      this.context = undefined;
-    }
-    if (direction === RESPONSE) this.outgoing.response(threadId, command, buffer);
-    else if (isReserved(command)) this.reserved(threadId, direction, command, buffer);
-    else this.incoming.take(threadId, direction === ONE_WAY, command, buffer, context);
+  /** Takes a total of the other side's credit. Returns false for one that cannot be. */
+  takeCredit(total: number): boolean {
+    return this.pace.credit(total);
   }
 
-  skipped(chunk: Skipped): void {
-    this.context = undefined;
-    if (this.reason !== undefined || chunk.reason === "unknown-direction") return;
-    if (this.isFormatOpen) this.showFormat();
-    const { threadId, direction } = chunk;
-    const isCommand = chunk.reason === "command-too-long";
-    const [what, length] = isCommand ? ["command", chunk.commandLength] : ["buffer", chunk.bufferLength];
-    const text = `the ${what} is ${length} bytes long, the limit is ${chunk.limit}`;
-    if (direction !== RESPONSE && !chunk.reserved) {
-      this.incoming.took(WEIGHT + Number(chunk.commandLength) + Number(chunk.bufferLength));
-    }
-    if (direction === REQUEST) {
-      this.fail(threadId, failureCode.tooLarge, text);
-    } else if (chunk.command === "cmd.part") {
-      const parts =
-        direction === ONE_WAY ? this.incoming.requests.get(threadId)?.openParts : this.outgoing.partsOf(threadId);
-      parts?.end(new StreamError("tooLarge", text));
-    } else if (direction === RESPONSE) {
-      this.outgoing.skipped(chunk, text);
-    } else {
-      this.side.warn(`a one-way was skipped: ${text}`);
-    }
-  }
-
-  // Commands of the protocol.
-
-  private reserved(threadId: ThreadId, direction: number, command: string, buffer: Buffer): void {
-    if (direction === REQUEST) {
-      if (command === "cmd.ping") this.answerAtOnce(threadId, command, undefined);
-      else if (!command.startsWith("cmd.")) this.getServicesOrMetadata(threadId, command, buffer);
-      else this.fail(threadId, failureCode.unknownCommand, `${JSON.stringify(command)} is no request of the protocol`);
-      return;
-    }
-    const request = this.incoming.requests.get(threadId);
-    switch (command) {
-      case "cmd.context":
-        this.takeContext(threadId, buffer);
-        return;
-      case "cmd.cancel":
-        this.incoming.cancelled(threadId, request);
-        return;
-      case "cmd.credit":
-        this.takeCredit(buffer);
-        this.pump();
-        return;
-      case "cmd.part":
-        request?.openParts?.push(buffer);
-        return;
-      case "cmd.end": {
-        const reason = cut(buffer.toString("utf8"), FAILURE_LIMIT);
-        request?.openParts?.end(reason === "" ? undefined : new StreamError("aborted", reason));
-        return;
-      }
-      case "cmd.enough":
-        request?.sender?.fail(new StreamError("enough", cut(buffer.toString("utf8"), FAILURE_LIMIT)));
-        return;
-      case "cmd.part.credit":
-        if (request?.sender !== undefined) readCredit(buffer, (total) => request.sender?.credit(total), this);
-        return;
-      default:
-        this.side.notice(command, buffer);
-    }
-  }
-
-  private getServicesOrMetadata(threadId: ThreadId, command: string, buffer: Buffer): void {
-    const weight = WEIGHT + command.length + buffer.length;
-    this.incoming.took(weight);
-    if (!this.side.protocol(threadId, command, buffer)) {
-      this.fail(threadId, failureCode.unknownCommand, `unknown command ${JSON.stringify(command)}`);
-    }
-  }
-
-  private takeContext(threadId: ThreadId, buffer: Buffer): void {
-    // A host takes what it has named from its request on.
-    const isAgreed = this.has("context") || (!this.isNegotiated && this.isHost);
-    const context = isAgreed ? parseContext(buffer) : undefined;
-    if (context === undefined) this.side.warn("a context is ignored: it was not agreed on, or has other values");
-    else this.context = { threadId, context };
-  }
-
-  private takeCredit(buffer: Buffer): void {
-    const take = (total: number): void => {
-      if (!this.pace.credit(total)) this.warn(`a credit of ${total} is ignored`);
-    };
-    readCredit(buffer, take, this);
-  }
-
-  private pump(): void {
+  /** Goes on with all that may have waited. */
+  pump(): void {
+    if (this.isOver) return;
     this.pace.wakeWriters();
     if (this.incoming.isWaiting) this.incoming.work();
     this.pace.wakeSenders(this.peer);
@@ -508,10 +370,11 @@ export class Connection implements Sink, Input, IncomingOwner, OutgoingOwner {
   }
 
   /** Takes the format of the first chunk, before anything is written. */
-  private showFormat(): void {
-    this.isFormatOpen = false;
+  showFormat(): void {
     const format = this.decoder.format ?? "standard";
     this.encoder.format = format;
+    // Until the host has named a feature.
+    this.isOneRead = format === "classic";
     this.transport.atomic = format === "classic";
   }
 

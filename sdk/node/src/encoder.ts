@@ -26,7 +26,7 @@ export function isPayload(value: unknown): value is Payload {
 }
 
 /** Writer of bytes: takes all, and waits for the peer by itself. */
-export interface Output {
+export interface ByteWriter {
   /** Writes the first `length` bytes of `bytes`, which is used anew afterwards, and then `more`. */
   write(bytes: Buffer, length: number, more: Uint8Array | undefined): void;
 }
@@ -39,12 +39,12 @@ interface Cached {
 /** Assembles chunks, and gives them to an output. */
 export class Encoder {
   format: Format;
-  private readonly output: Output;
+  private readonly output: ByteWriter;
   private readonly buffer = Buffer.allocUnsafeSlow(SIZE);
   private used = 0;
   private readonly commands = new Map<string, Cached>();
 
-  constructor(format: Format, output: Output) {
+  constructor(format: Format, output: ByteWriter) {
     this.format = format;
     this.output = output;
   }

@@ -1,5 +1,7 @@
 /** Errors of handlers, calls, streams, starts and stops. */
 
+import { shown } from "./check.js";
+
 /** Codes of failures that mean the same for every plugin. */
 export const failureCode = {
   unknownCommand: "unknown_command",
@@ -13,6 +15,10 @@ export const failureCode = {
   methodError: "method_error",
   invalidArgument: "invalid_argument",
   invalidResult: "invalid_result",
+  // Of this side's own errors, which no peer sends.
+  closed: "closed",
+  unsupported: "unsupported",
+  invalid: "invalid",
 } as const;
 
 /** Error that a handler throws: code for programs, message for people, and JSON data. */
@@ -24,10 +30,31 @@ export class Failure extends Error {
   readonly data: unknown;
 
   constructor(code: string, message: string, data?: unknown) {
+    if (typeof code !== "string" || !CODE.test(code)) {
+      throw new TypeError(`the code of a Failure has to be lowercase words joined by "_", not ${shown(code)}`);
+    }
     super(message);
     this.code = code;
     this.data = data;
   }
+
+  override toString(): string {
+    return withCode(super.toString(), this.code, this.data);
+  }
+}
+
+const CODE = /^([a-z][a-z0-9]*(_[a-z0-9]+)*)?$/;
+
+/** Adds code and data to the text of an error, as `String(error)` gives it. */
+function withCode(text: string, code: string, data: unknown): string {
+  let json: string | undefined;
+  try {
+    json = JSON.stringify(data);
+  } catch {
+    // It is sent without, too.
+  }
+  const words = [code, json].filter((word) => word !== undefined && word !== "");
+  return words.length === 0 ? text : `${text} (${words.join(", ")})`;
 }
 
 /** Reason that a call has no result. */
@@ -47,12 +74,23 @@ export type CallErrorKind =
   /** The request cannot be written in this format, or its context is too long. */
   | "invalid";
 
+/** Codes of this side's own errors, as the host in Rust has them. */
+const CODES: Readonly<Record<CallErrorKind, string>> = {
+  remote: "",
+  timedOut: failureCode.deadline,
+  closed: failureCode.closed,
+  tooLarge: failureCode.tooLarge,
+  reserved: failureCode.invalid,
+  unsupported: failureCode.unsupported,
+  invalid: failureCode.invalid,
+};
+
 /** Error of a call or one-way. A call that its `AbortSignal` ends rejects with the signal's reason. */
 export class CallError extends Error {
   override readonly name = "CallError";
   readonly kind: CallErrorKind;
   readonly command: string;
-  /** Code of the other side's failure; empty if it has none. */
+  /** Code of the other side's failure, empty if it has none; a `failureCode` if the error is of another kind. */
   readonly code: string;
   /** Data of the other side's failure. */
   readonly data: unknown;
@@ -68,9 +106,13 @@ export class CallError extends Error {
     super(message);
     this.kind = kind;
     this.command = command;
-    this.code = rest.code ?? "";
+    this.code = rest.code ?? CODES[kind];
     this.data = rest.data;
     this.sent = rest.sent ?? true;
+  }
+
+  override toString(): string {
+    return withCode(super.toString(), this.code, this.data);
   }
 }
 

@@ -3,46 +3,19 @@
 import { basename } from "node:path";
 
 import { Caller } from "./caller.js";
+import { checkOptions, timerTime } from "./check.js";
 import type { ThreadId } from "./chunk.js";
 import { Connection, type Side } from "./connection.js";
 import { isByHand, type Plan, plan, RegisterError, take } from "./descriptors.js";
 import type { Payload } from "./encoder.js";
 import { messageOf } from "./errors.js";
+import { GUEST, type GuestOptions, LEVELS, type LogLevel } from "./guest_options.js";
 import { listen } from "./listen.js";
 import { commonVersion, offer, parseMetadata, parseOffer } from "./negotiation.js";
-import type { CloseReason, Options } from "./options.js";
+import type { CloseReason } from "./options.js";
 import type { Handler } from "./request.js";
-import { describe, handlerOf, namesOf, type Service } from "./services.js";
+import { describe, handlerOf, namesOf } from "./services.js";
 import type { Ends } from "./transport.js";
-
-/** Level of a log, from the fewest events to the most. */
-export type LogLevel = "off" | "error" | "warn" | "info" | "debug" | "trace";
-const LEVELS: readonly string[] = ["off", "error", "warn", "info", "debug", "trace"];
-
-/** Commands by name, with their handlers. */
-export type Commands = Readonly<Record<string, Handler>>;
-
-/** Description of a plugin. */
-export interface GuestOptions extends Options {
-  /** Commands by name. */
-  commands?: Commands;
-  /** Handler of all commands that `commands` and `services` do not have. */
-  handler?: Handler;
-  /** Services, with their methods. */
-  services?: readonly Service[];
-  /** Metadata for the host, such as `Description`. */
-  metadata?: Readonly<Record<string, string>>;
-  /** Versions of the application's interface that this plugin speaks. */
-  interfaceVersions?: readonly number[];
-  /** Runs before the first request is handled. It may call the host. What it throws ends the start. */
-  start?: (main: Main) => void | Promise<void>;
-  /** Milliseconds that handlers have to end after `cmd.stop`, or after the host is gone. Default: 5,000. */
-  grace?: number;
-  /** Whether the process exits at the end of the connection: 0 after a stop, 1 after a lost host. Default: "exit". */
-  onEnd?: "exit" | "stay";
-  /** Arguments of the program, for tests. Default: those of the process. */
-  args?: readonly string[];
-}
 
 /** Reason why a plugin has to end. */
 export type Stop = "asked" | "hostGone";
@@ -102,6 +75,7 @@ export class Main extends Caller {
 
 /** Registers with the host: takes the descriptors over, and answers what it asks. */
 export function register(options: GuestOptions): Main {
+  checkOptions(options, GUEST);
   const guest = new Guest(options);
   return guest.begin();
 }
@@ -164,7 +138,7 @@ class Guest implements Side {
     if (command === "GetServices") {
       const services = this.options.services ?? [];
       if (services.length === 0) return false;
-      this.connection?.answer(threadId, command, JSON.stringify({ services: services.map(describe) }));
+      this.connection?.answers.answer(threadId, command, JSON.stringify({ services: services.map(describe) }));
       return true;
     }
     void this.introduce(threadId, buffer);
@@ -194,8 +168,8 @@ class Guest implements Side {
     for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
     this.connection = connection;
     this.main = new Main(this, connection);
-    if (this.options.start === undefined && this.options.interfaceVersions === undefined) connection.ready();
-    else connection.whenHeld(() => this.startWithoutMetadata());
+    if (this.options.start === undefined && this.options.interfaceVersions === undefined) connection.incoming.ready();
+    else connection.incoming.whenHeld = () => this.startWithoutMetadata();
     return this.main;
   }
 
@@ -223,13 +197,13 @@ class Guest implements Side {
     this.isIntroduced = true;
     this.starting = this.start();
     await this.starting;
-    if (!this.isFinished) this.connection?.ready();
+    if (!this.isFinished) this.connection?.incoming.ready();
   }
 
   /** Waits until what has come before the end of the start is let in. */
   private async settle(): Promise<void> {
     const connection = this.connection as Connection;
-    if (!this.isIntroduced && connection.holds) void this.startNow();
+    if (!this.isIntroduced && connection.incoming.isWaiting) void this.startNow();
     if (this.starting !== undefined)
       await this.within(
         this.starting.then(() => {}),
@@ -261,7 +235,7 @@ class Guest implements Side {
       );
       if (common === null) {
         // The host names both lists, and ends this.
-        connection.answer(threadId, "GetMetadata", this.metadata);
+        connection.answers.answer(threadId, "GetMetadata", this.metadata);
         this.say(
           `the host speaks the versions ${host.interfaceVersions?.join(", ")} of the interface, and this plugin ${versions?.join(", ")}: upgrade the older one`,
         );
@@ -277,8 +251,8 @@ class Guest implements Side {
     }
     if (this.starting !== undefined) await this.starting;
     if (this.isFinished) return;
-    connection.answer(threadId, "GetMetadata", this.metadata);
-    connection.ready();
+    connection.answers.answer(threadId, "GetMetadata", this.metadata);
+    connection.incoming.ready();
   }
 
   private async start(): Promise<void> {
@@ -311,7 +285,7 @@ class Guest implements Side {
     if (!this.stopping.signal.aborted) this.stopping.abort("asked" satisfies Stop);
     const connection = this.connection as Connection;
     await this.settle();
-    await this.within(connection.whenIdle(), "stopped with handlers still at work");
+    await this.within(connection.incoming.whenIdle(), "stopped with handlers still at work");
     await this.within(connection.whenWritten(), "stopped with answers still to be written");
     this.finish(0);
   }
@@ -322,7 +296,7 @@ class Guest implements Side {
     this.isOver = true;
     const connection = this.connection as Connection;
     await this.settle();
-    await this.within(connection.whenIdle(), "handlers were still at work when the host was gone");
+    await this.within(connection.incoming.whenIdle(), "handlers were still at work when the host was gone");
     // The other half may still be read, as at the end of a pipeline.
     if (reason.kind === "endOfFile") await this.within(connection.whenWritten(), "");
     // Nothing came before the end of the input: there never was a host.
@@ -339,7 +313,7 @@ class Guest implements Side {
       timer = setTimeout(() => {
         if (otherwise !== "") this.say(`${otherwise} after ${grace} ms`);
         resolve();
-      }, grace);
+      }, timerTime(grace));
     });
     await Promise.race([done, passed]);
     clearTimeout(timer);

@@ -1,13 +1,15 @@
 /** The host's end of a connection: asks for the metadata, and ends the plugin. */
 
+import { timerTime } from "./check.js";
 import type { ThreadId } from "./chunk.js";
 import { Connection, type Side } from "./connection.js";
 import { CallError, StartError } from "./errors.js";
+import { missingCommand } from "./examine.js";
 import { commonVersion, METADATA_LIMIT, offer, parseMetadata, parseOffer } from "./negotiation.js";
 import type { CloseReason } from "./options.js";
 import type { OpenCall } from "./outgoing.js";
 import type { Grace, PluginOptions, Stopped } from "./plugin_options.js";
-import type { Exit, PluginProcess } from "./process.js";
+import { type Exit, howEnded, type PluginProcess } from "./process.js";
 import type { Handler } from "./request.js";
 import { describe, handlerOf, namesOf } from "./services.js";
 import type { Ends } from "./transport.js";
@@ -17,6 +19,9 @@ export interface Introduced {
   metadata: Readonly<Record<string, string>>;
   version: number | undefined;
 }
+
+/** Milliseconds in which the calls of a plugin that has closed its pipe wait for its exit status. */
+const EXIT_PAUSE = 300;
 
 /** Host of one plugin. */
 export class Host implements Side {
@@ -29,6 +34,8 @@ export class Host implements Side {
   private readonly options: PluginOptions;
   private resolveClosed: (reason: CloseReason) => void = () => {};
   private lastStep: Stopped["by"] = "itself";
+  /** Reason of an end that was not this side's wish, as the connection names it. */
+  private lost: CloseReason | undefined;
 
   constructor(name: string, ends: Ends, options: PluginOptions, process: PluginProcess | undefined) {
     this.name = name;
@@ -57,12 +64,28 @@ export class Host implements Side {
       return true;
     }
     if (command !== "GetServices" || services.length === 0) return false;
-    this.connection.answer(threadId, command, JSON.stringify({ services: services.map(describe) }));
+    this.connection.answers.answer(threadId, command, JSON.stringify({ services: services.map(describe) }));
     return true;
   }
 
   notice(): void {
     // A guest has no one-ways of the protocol that a host takes, and none is a fault.
+  }
+
+  /** Names the plugin, and how it has ended. */
+  async explain(reason: CloseReason): Promise<CloseReason> {
+    this.lost = reason;
+    const { name, process } = this;
+    const mayHaveEnded = ["endOfFile", "readerGone", "system"].includes(reason.kind);
+    if (process === undefined || !mayHaveEnded) return { ...reason, message: `${name}: ${reason.message}` };
+    // The kernel closes the pipes of a process some time before its end.
+    const exit = await process.within(EXIT_PAUSE);
+    const what = `${name} (process ${process.pid})`;
+    const message =
+      exit === undefined
+        ? `${what}: ${reason.message}, and it runs on, ${process.said}`
+        : `${what} has ended: ${howEnded(exit)}, ${process.said}`;
+    return { ...reason, message };
   }
 
   closed(reason: CloseReason): void {
@@ -91,6 +114,9 @@ export class Host implements Side {
   async stop(grace: Grace): Promise<Stopped> {
     const times = { stop: 5000, endOfFile: 1000, term: 2000, ...this.options.grace, ...grace };
     const { process, connection } = this;
+    if (process?.exit !== undefined) return this.stopped(process.exit);
+    // It ends by itself just now.
+    if (connection.isOver) await this.closedReason;
     if (process?.exit !== undefined) return this.stopped(process.exit);
     if (connection.reason === undefined) {
       this.lastStep = "stop";
@@ -126,7 +152,7 @@ export class Host implements Side {
   private async closedWithin(time: number): Promise<Exit | undefined> {
     let timer: NodeJS.Timeout | undefined;
     const passed = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, time);
+      timer = setTimeout(resolve, timerTime(time));
     });
     await Promise.race([this.closedReason, passed]);
     clearTimeout(timer);
@@ -158,11 +184,11 @@ export class Host implements Side {
     if (options.config !== undefined) {
       const config = JSON.stringify(options.config);
       if (config === undefined)
-        throw new StartError(`plugin ${this.name}: the configuration cannot be written as JSON`);
+        throw new StartError(`plugin ${this.quoted}: the configuration cannot be written as JSON`);
       const length = Buffer.byteLength(config);
       if (length > METADATA_LIMIT) {
         throw new StartError(
-          `plugin ${this.name}: the configuration is ${length} bytes long, the limit is ${METADATA_LIMIT}`,
+          `plugin ${this.quoted}: the configuration is ${length} bytes long, the limit is ${METADATA_LIMIT}`,
         );
       }
       // The last key: a program that sends the request back has its first bytes shown.
@@ -172,7 +198,7 @@ export class Host implements Side {
   }
 
   private async ask(own: string): Promise<Record<string, string>> {
-    const { connection, options, name } = this;
+    const { connection, options, quoted } = this;
     const time = options.startTimeout ?? 10_000;
     let timer: NodeJS.Timeout | undefined;
     let aborted: (() => void) | undefined;
@@ -180,13 +206,12 @@ export class Host implements Side {
       const reply = await new Promise<Buffer>((resolve, reject) => {
         const call: OpenCall = { command: "GetMetadata", resolve, reject, extra: undefined };
         connection.sendRequest("GetMetadata", own, call);
-        timer = setTimeout(
-          () =>
-            reject(
-              new StartError(`plugin ${name} did not answer GetMetadata within ${time} ms; is it a plugin?`, this.tail),
-            ),
-          time,
-        );
+        const silent = (): void => {
+          const text = `plugin ${quoted} did not answer GetMetadata within ${time} ms, ${this.said}`;
+          const hint = `is it a plugin? A slow one needs more time: { startTimeout: … }. ${this.otherWays()}`;
+          reject(new StartError(`${text}; ${hint}`, this.tail));
+        };
+        timer = setTimeout(silent, timerTime(time));
         aborted = () => reject(options.signal?.reason);
         // It may have been aborted while the process was started.
         if (options.signal?.aborted) aborted();
@@ -194,13 +219,13 @@ export class Host implements Side {
       });
       if (reply.length > METADATA_LIMIT) {
         throw new StartError(
-          `plugin ${name} answered GetMetadata with ${reply.length} bytes, the limit is ${METADATA_LIMIT}`,
+          `plugin ${quoted} answered GetMetadata with ${reply.length} bytes, the limit is ${METADATA_LIMIT}`,
         );
       }
       const metadata = parseMetadata(reply);
       if (metadata === undefined) {
         throw new StartError(
-          `plugin ${name} answered GetMetadata with what is no JSON object: ${JSON.stringify(reply.toString("utf8", 0, 64))}`,
+          `plugin ${quoted} answered GetMetadata with what is no JSON object: ${JSON.stringify(reply.toString("utf8", 0, 64))}`,
         );
       }
       return metadata;
@@ -221,34 +246,55 @@ export class Host implements Side {
 
   /** Reason of a start that the end of the connection has ended. */
   private async endMessage(): Promise<string> {
-    const { reason } = this.connection;
+    const reason = this.lost;
     if (reason?.message.startsWith("it sent the host's own") === true) {
-      return `plugin ${this.name} sent the host's own first request back: it copies its input to its output; is it a plugin?`;
+      return `plugin ${this.quoted} sent the host's own first request back: it copies its input to its output; is it a plugin?`;
     }
     if (reason?.kind === "broken") {
-      return `plugin ${this.name} wrote what is no message: ${reason.message}; a plugin on stdin and stdout must print nothing of its own there`;
+      const hint = this.options.stdio
+        ? "a plugin on stdin and stdout must print nothing of its own there"
+        : `is it a plugin? ${this.otherWays()}`;
+      return `plugin ${this.quoted} wrote what is no message: ${reason.message}, ${this.said}; ${hint}`;
     }
     const exit = await this.process?.within(1000);
-    if (exit === undefined) return `plugin ${this.name} closed its pipe before it answered`;
-    const how = exit.signal === null ? `exit status ${exit.status}` : exit.signal;
-    const said = this.tail.length === 0 ? "nothing on its stderr" : `its stderr: ${this.tail.join("\n")}`;
-    return `plugin ${this.name} ended before it answered: ${how}, ${said}`;
+    if (exit === undefined)
+      return `plugin ${this.quoted} closed its pipe before it answered, ${this.said}; is it a plugin?`;
+    const hint = missingCommand(exit.status, this.tail) ?? `is it a plugin? ${this.otherWays()}`;
+    const text = `plugin ${this.quoted} ended before it answered: ${howEnded(exit)}, ${this.said}`;
+    // A library's own words say enough.
+    return this.tail.at(-1)?.startsWith(`${this.name}: `) ? text : `${text}; ${hint}`;
+  }
+
+  private get quoted(): string {
+    return JSON.stringify(this.name);
+  }
+
+  private get said(): string {
+    return this.process?.said ?? "its stderr is not this host's";
+  }
+
+  /** Options that were not tried. */
+  private otherWays(): string {
+    const { format, stdio } = this.options;
+    const word = format === "classic" ? "standard" : "classic";
+    const other = `If it speaks the ${word} format use { format: "${word}" }`;
+    return stdio || this.process === undefined ? other : `${other}, if it uses stdin and stdout { stdio: true }`;
   }
 
   private agree(metadata: Record<string, string>): number | undefined {
     const named = parseOffer(metadata);
-    const { options, name } = this;
+    const { options, quoted } = this;
     if (options.config !== undefined && !named.features.has("config")) {
       throw new StartError(
-        `plugin ${name} takes no configuration, and there is one: it does not name the feature \`config\``,
+        `plugin ${quoted} takes no configuration, and there is one: it does not name the feature \`config\``,
       );
     }
     const version = commonVersion(options.interfaceVersions, named.interfaceVersions);
     if (version === null) {
       const [own, its] = [options.interfaceVersions ?? [], named.interfaceVersions ?? []];
-      const older = Math.max(...own) < Math.max(...its) ? "this host" : `plugin ${name}`;
+      const older = Math.max(...own) < Math.max(...its) ? "this host" : `plugin ${quoted}`;
       throw new StartError(
-        `this host speaks the versions ${own.join(", ")} of the interface, and plugin ${name} ${its.join(", ")}: ${older} is older, upgrade it`,
+        `this host speaks the versions ${own.join(", ")} of the interface, and plugin ${quoted} ${its.join(", ")}: ${older} is older, upgrade it`,
       );
     }
     this.connection.negotiate(named);

@@ -1,5 +1,6 @@
 /** Requests and one-ways of the other side: their order, their handlers, and the credit for them. */
 
+import { type Answers, WEIGHT } from "./answers.js";
 import { ONE_WAY, RESPONSE, type ThreadId } from "./chunk.js";
 import { type Context, NO_CONTEXT, runInScope } from "./context.js";
 import { isPayload, type Payload } from "./encoder.js";
@@ -12,8 +13,6 @@ export interface IncomingOwner extends RequestOwner {
   readonly side: { readonly handler: Handler; warn(message: string): void };
   /** True while a call of this side waits for its reply. */
   readonly hasOpenCalls: boolean;
-  answer(threadId: ThreadId, command: string, payload: Payload): void;
-  fail(threadId: ThreadId, code: string, message: string, data?: unknown): void;
   has(feature: string): boolean;
   /** True if answers would only wait, since the other side does not read. */
   isHeldUp(): boolean;
@@ -32,8 +31,6 @@ interface Waiting {
   request: Request | undefined;
 }
 
-/** Weight of a chunk without cmd and buffer. */
-export const WEIGHT = 64;
 /** Bytes held for a peer without `flow`, in windows, while calls are open. */
 const OVERRUN = 16;
 
@@ -42,6 +39,7 @@ export class Incoming {
   /** Those with a stream, and those whose handler goes on. */
   readonly requests = new Map<ThreadId, Request>();
   private readonly connection: IncomingOwner;
+  private readonly answers: Answers;
   private readonly window: number;
   private readonly handlers: number;
   private readonly streams: number;
@@ -59,8 +57,9 @@ export class Incoming {
   /** Called once when something waits that has come before the start was over. */
   whenHeld: (() => void) | undefined;
 
-  constructor(connection: IncomingOwner, window: number, options: Options, isReady: boolean) {
+  constructor(connection: IncomingOwner, answers: Answers, window: number, options: Options, isReady: boolean) {
     this.connection = connection;
+    this.answers = answers;
     this.window = window;
     this.handlers = Math.max(1, options.handlers ?? 1024);
     this.streams = options.streams ?? 1024;
@@ -104,7 +103,7 @@ export class Incoming {
     this.held -= waiting.weight;
     this.took(waiting.weight);
     if (waiting.request !== undefined) this.forget(waiting.request);
-    this.connection.fail(threadId, failureCode.cancelled, "the caller has given the request up");
+    this.answers.fail(threadId, failureCode.cancelled, "the caller has given the request up");
   }
 
   // Requests and one-ways.
@@ -145,7 +144,7 @@ export class Incoming {
   private refuseStream(threadId: ThreadId, isOneWay: boolean): void {
     const text = `${this.streams} streams are open, which is the limit`;
     if (isOneWay) this.connection.send(threadId, RESPONSE, "cmd.enough", text);
-    else this.connection.fail(threadId, failureCode.overloaded, text);
+    else this.answers.fail(threadId, failureCode.overloaded, text);
   }
 
   /** True if requests or one-ways wait. */
@@ -181,7 +180,7 @@ export class Incoming {
   private handle(request: Request, sequence: Sequence | undefined): void {
     if (request.isLate) {
       if (!request.isOneWay)
-        this.connection.fail(request.id, failureCode.deadline, "the deadline of the request has passed");
+        this.answers.fail(request.id, failureCode.deadline, "the deadline of the request has passed");
       this.forget(request);
       return;
     }
@@ -251,7 +250,7 @@ export class Incoming {
       return;
     }
     request.beforeAnswer();
-    if (!request.isOneWay) this.connection.answer(request.id, request.command, value);
+    if (!request.isOneWay) this.answers.answer(request.id, request.command, value);
     this.forget(request);
   }
 
@@ -259,7 +258,7 @@ export class Incoming {
     const failure = failureOf(error);
     const message = messageOf(error);
     request.beforeAnswer();
-    if (!request.isOneWay) this.connection.fail(request.id, failure?.code ?? "", message, failure?.data);
+    if (!request.isOneWay) this.answers.fail(request.id, failure?.code ?? "", message, failure?.data);
     else this.connection.side.warn(`the one-way ${JSON.stringify(request.command)} has failed: ${message}`);
     this.forget(request);
   }
@@ -299,7 +298,7 @@ export class Incoming {
     if (last.request !== undefined) this.forget(last.request);
     const text = `more than ${this.window * OVERRUN} bytes of requests and one-ways wait`;
     if (last.isOneWay) this.connection.side.warn(`the one-way ${JSON.stringify(last.command)} is dropped: ${text}`);
-    else this.connection.fail(last.threadId, failureCode.overloaded, text);
+    else this.answers.fail(last.threadId, failureCode.overloaded, text);
   }
 
   /** Reads again, or stops to, as what is held and the open calls have changed. */
@@ -339,7 +338,7 @@ function isPromise(value: unknown): value is Promise<HandlerResult> {
   return typeof value === "object" && value !== null && typeof (value as Promise<unknown>).then === "function";
 }
 
-function isIterable(value: unknown): value is AsyncIterable<Payload> {
+export function isIterable<T = Payload>(value: unknown): value is AsyncIterable<T> {
   return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
 }
 

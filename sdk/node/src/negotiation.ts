@@ -19,6 +19,9 @@ export const METADATA_LIMIT = 1024 * 1024;
 
 const FEATURES = ["flow", "cancel", "context", "stream", "failure", "progress"];
 
+/** Keys of the protocol that a program sets by itself, for the log. */
+const OWN_KEYS: readonly string[] = ["pipeplug.name", "pipeplug.version"];
+
 /** Features of a peer that has named none. */
 export const NOTHING: Offer = {
   features: new Set(),
@@ -95,7 +98,9 @@ export function offer(
   },
 ): Record<string, string> {
   const result: Record<string, string> = {};
-  for (const [key, value] of Object.entries(own)) if (!key.startsWith("pipeplug.")) result[key] = value;
+  for (const [key, value] of Object.entries(own)) {
+    if (!key.startsWith("pipeplug.") || OWN_KEYS.includes(key)) result[key] = value;
+  }
   result["pipeplug.protocol"] = "1";
   result["pipeplug.features"] = [...FEATURES, ...side.features].join(" ");
   result["pipeplug.window"] = String(side.window);

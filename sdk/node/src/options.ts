@@ -1,5 +1,6 @@
 /** Options of a connection, and the reason of its end. */
 
+import { BYTES, COUNT, type Kind, MICROSECONDS, nested, ORDER } from "./check.js";
 import type { Limits } from "./chunk.js";
 
 /** Limits and times of a connection. */
@@ -29,6 +30,21 @@ export interface Options {
    */
   inOrder?: true | readonly (readonly string[])[];
 }
+
+export const CONNECTION: Readonly<Record<keyof Options, Kind>> = {
+  limits: nested({
+    of: "the limits",
+    options: { command: BYTES, buffer: BYTES } satisfies Record<keyof Limits, Kind>,
+  }),
+  window: BYTES,
+  streamWindow: BYTES,
+  streams: COUNT,
+  handlers: COUNT,
+  outgoing: BYTES,
+  unread: BYTES,
+  spin: MICROSECONDS,
+  inOrder: ORDER,
+};
 
 /** Reason that a connection has ended. */
 export interface CloseReason {

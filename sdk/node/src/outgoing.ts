@@ -87,6 +87,7 @@ export class Outgoing {
     const calls = [...this.calls.values()];
     this.calls.clear();
     for (const call of calls) {
+      if (call.extra?.isLate?.()) continue;
       call.extra?.done?.();
       const text = `no reply to ${JSON.stringify(call.command)}: ${reason.message}`;
       this.endCall(call, new CallError("closed", call.command, text));
@@ -101,13 +102,15 @@ export class Outgoing {
     const call = this.calls.get(threadId);
     const isCommand = chunk.reason === "command-too-long";
     const isFinal = !chunk.reserved || command === "cmd.error" || command === "cmd.failure" || isCommand;
-    if (call === undefined || !isFinal) return;
+    if (call === undefined || !isFinal || call.extra?.isLate?.()) return;
     const message = `the reply to ${JSON.stringify(call.command)} was skipped: ${text}`;
     this.settle(threadId, call, new CallError("tooLarge", call.command, message));
   }
 
   response(threadId: ThreadId, command: string, buffer: Buffer): void {
     const call = this.calls.get(threadId);
+    // What comes after the deadline is dropped, also if its timer is still to run.
+    if (call?.extra?.isLate?.()) return;
     if (command.startsWith("cmd.")) {
       this.reservedResponse(threadId, call, command, buffer);
       return;
@@ -139,7 +142,6 @@ export class Outgoing {
         return;
     }
     if (call === undefined) return;
-    if ((command === "cmd.error" || command === "cmd.failure") && call.extra?.isLate?.()) return;
     if (command === "cmd.error") {
       const message = cut(buffer.toString("utf8"), FAILURE_LIMIT);
       this.settle(threadId, call, new CallError("remote", call.command, message));

@@ -5,11 +5,12 @@ import { connect } from "node:net";
 import { basename } from "node:path";
 
 import { Caller } from "./caller.js";
+import { checkOptions, shown } from "./check.js";
 import { StartError } from "./errors.js";
-import type { LogLevel } from "./guest.js";
+import type { LogLevel } from "./guest_options.js";
 import { Host } from "./host.js";
 import type { CloseReason } from "./options.js";
-import type { Grace, PluginOptions, Stopped } from "./plugin_options.js";
+import { type Grace, PLUGIN, type PluginOptions, STOP, type Stopped } from "./plugin_options.js";
 import { defaultEnv, type Exit, PluginProcess } from "./process.js";
 import { checkServed, client, type ServiceDescription } from "./services.js";
 
@@ -38,6 +39,7 @@ export class Plugin extends Caller {
 
   /** Starts the program at a path, and waits for its metadata. A `.js`, `.mjs` or `.cjs` file is run by this Node. */
   static async start(path: string, options: PluginOptions = {}): Promise<Plugin> {
+    checkStart(path, options);
     options.signal?.throwIfAborted();
     const env = Object.entries({ ...defaultEnv(), ...options.env }).filter(
       (entry): entry is [string, string] => entry[1] !== undefined,
@@ -57,6 +59,7 @@ export class Plugin extends Caller {
 
   /** Connects to a plugin that waits at a socket (`--pipeplug-listen`). */
   static async attach(path: string, options: PluginOptions = {}): Promise<Plugin> {
+    checkStart(path, options);
     const socket = connect({ path, allowHalfOpen: true });
     try {
       await once(socket, "connect", options.signal === undefined ? {} : { signal: options.signal });
@@ -100,7 +103,8 @@ export class Plugin extends Caller {
   }
 
   /** Ends the plugin: `cmd.stop`, then the end of its input, then SIGTERM, then SIGKILL, each after a time. */
-  stop(grace: Grace = {}): Promise<Stopped> {
+  async stop(grace: Grace = {}): Promise<Stopped> {
+    checkOptions(grace, STOP);
     this.stopping ??= this.host.stop(grace);
     return this.stopping;
   }
@@ -120,4 +124,9 @@ export class Plugin extends Caller {
   async [(Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose")) as typeof Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
+}
+
+function checkStart(path: unknown, options: unknown): void {
+  if (typeof path !== "string") throw new TypeError(`the path of a plugin has to be a string, not ${shown(path)}`);
+  checkOptions(options, PLUGIN);
 }

@@ -1,8 +1,26 @@
 /** Options of a plugin's start, and the result of its end. */
 
+import {
+  ANY,
+  FLAG,
+  FUNCTION,
+  FUNCTIONS,
+  type Kind,
+  MILLISECONDS,
+  NUMBERS,
+  nested,
+  oneOf,
+  SERVICES,
+  type Shape,
+  SIGNAL,
+  TEXT,
+  TEXT_BY_NAME,
+  TEXTS,
+  VARIABLES,
+} from "./check.js";
 import type { Format } from "./chunk.js";
-import type { Commands, LogLevel } from "./guest.js";
-import type { Options } from "./options.js";
+import { type Commands, LEVELS, type LogLevel } from "./guest_options.js";
+import { CONNECTION, type Options } from "./options.js";
 import type { Exit, Output } from "./process.js";
 import type { Handler } from "./request.js";
 import type { Service } from "./services.js";
@@ -60,3 +78,29 @@ export interface Stopped extends Exit {
   /** Step that ended the plugin. */
   by: "itself" | "stop" | "endOfFile" | "term" | "kill" | "letGo";
 }
+
+export const STOP: Shape = {
+  of: "stop",
+  options: { stop: MILLISECONDS, endOfFile: MILLISECONDS, term: MILLISECONDS } satisfies Record<keyof Grace, Kind>,
+};
+
+const START: Omit<Record<keyof PluginOptions, Kind>, keyof Options> = {
+  commands: FUNCTIONS,
+  handler: FUNCTION,
+  services: SERVICES,
+  args: TEXTS,
+  env: VARIABLES,
+  cwd: TEXT,
+  stdio: FLAG,
+  format: oneOf("standard", "classic"),
+  name: TEXT,
+  metadata: TEXT_BY_NAME,
+  config: ANY,
+  interfaceVersions: NUMBERS,
+  logLevel: oneOf(...LEVELS),
+  onLine: FUNCTION,
+  startTimeout: MILLISECONDS,
+  grace: nested({ ...STOP, of: "the grace of a plugin" }),
+  signal: SIGNAL,
+};
+export const PLUGIN: Shape = { of: "a plugin's start", options: { ...START, ...CONNECTION } };

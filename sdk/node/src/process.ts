@@ -8,7 +8,9 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { Readable } from "node:stream";
 
+import { timerTime } from "./check.js";
 import { StartError } from "./errors.js";
+import { problemOf, problemOfDirectory, problemOfSpawn } from "./examine.js";
 
 /** Output that a plugin prints to. */
 export type Output = "stdout" | "stderr";
@@ -31,12 +33,20 @@ export interface Exit {
   signal: NodeJS.Signals | null;
 }
 
+/** Returns how a process has ended, in words. */
+export function howEnded({ status, signal }: Exit): string {
+  return signal === null ? `exit status ${status}` : `killed by ${signal}`;
+}
+
 /** Variables of this process that a plugin gets. */
 const PASSED = ["PATH", "HOME", "LANG", "TERM", "TMPDIR", "TZ"];
 const LINE_LIMIT = 16 * 1024;
 const TAIL = 20;
 /** Time after the end of a process in which its last lines are waited for, in milliseconds. */
 const LAST_LINES = 200;
+
+/** Lines of standard error in a message, at most. */
+const SHOWN = 5;
 
 /** Processes that end with this one. */
 const running = new Set<PluginProcess>();
@@ -58,7 +68,7 @@ interface Pipes {
  * Makes the pipes to a plugin: named ones in a directory that only this user enters, for a moment. Node makes
  * sockets in place of pipes, and a plugin cannot open those anew (`/dev/fd/3`, `/dev/stderr`).
  */
-async function makePipes(): Promise<Pipes> {
+async function makePipes(plugin: string): Promise<Pipes> {
   const directory = await mkdtemp(join(tmpdir(), "pipeplug-"));
   const opened: number[] = [];
   const open = (path: string, flags: number): number => {
@@ -92,7 +102,7 @@ async function makePipes(): Promise<Pipes> {
     };
   } catch (error) {
     for (const fd of opened) closeSync(fd);
-    throw error;
+    throw error instanceof StartError ? error : new StartError(problemOfSpawn(plugin, error as NodeJS.ErrnoException));
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
@@ -138,32 +148,38 @@ export class PluginProcess {
 
   /** Starts a program with two pipes. */
   static async start(launch: Launch): Promise<PluginProcess> {
-    const { ours, theirs } = await makePipes();
     const { args, stdio } = launch;
     // Never one of PATH.
     const path = resolve(launch.path);
     const isScript = /\.[cm]?js$/.test(path);
+    const problem = problemOf(path, isScript) ?? problemOfDirectory(path, launch.cwd ?? process.cwd());
+    if (problem !== undefined) throw new StartError(problem);
     const [program, first] = isScript ? [process.execPath, [path]] : [path, []];
     const isAmbiguous = args.length >= 2 && args.slice(0, 2).every((arg) => /^[0-9]+$/.test(arg));
     const numbers = stdio ? (isAmbiguous || launch.isClassic ? ["0", "1"] : []) : ["3", "4"];
-    const child = spawn(program, [...first, ...numbers, ...args], {
-      // Its own group: Ctrl-C is the host's to handle, and what the plugin starts ends with it.
-      detached: true,
-      env: launch.env,
-      cwd: launch.cwd,
-      stdio: stdio
-        ? [theirs.read, theirs.write, theirs.stderr]
-        : ["ignore", theirs.stdout, theirs.stderr, theirs.read, theirs.write],
-    });
-    for (const fd of Object.values(theirs)) closeSync(fd);
+    const { ours, theirs } = await makePipes(path);
+    let child: ChildProcess;
     try {
+      child = spawn(program, [...first, ...numbers, ...args], {
+        // Its own group: Ctrl-C is the host's to handle, and what the plugin starts ends with it.
+        detached: true,
+        env: launch.env,
+        cwd: launch.cwd,
+        stdio: stdio
+          ? [theirs.read, theirs.write, theirs.stderr]
+          : ["ignore", theirs.stdout, theirs.stderr, theirs.read, theirs.write],
+      });
       await new Promise<void>((resolve, reject) => {
         child.once("spawn", resolve);
         child.once("error", reject);
       });
     } catch (error) {
       for (const fd of Object.values(ours)) closeSync(fd);
-      throw new StartError(startMessage(launch.path, error as NodeJS.ErrnoException));
+      // An argument with a NUL.
+      if (error instanceof TypeError) throw error;
+      throw new StartError(problemOfSpawn(path, error as NodeJS.ErrnoException));
+    } finally {
+      for (const fd of Object.values(theirs)) closeSync(fd);
     }
     child.on("error", () => {});
     return new PluginProcess(child, ours, launch);
@@ -172,6 +188,12 @@ export class PluginProcess {
   /** Last lines of standard error. */
   get tail(): readonly string[] {
     return this.tailLines;
+  }
+
+  /** The last of them, for the end of a message. */
+  get said(): string {
+    const lines = this.tailLines.filter((line) => line.trim() !== "").slice(-SHOWN);
+    return lines.length === 0 ? "nothing on its stderr" : `last on its stderr: ${lines.join(" | ")}`;
   }
 
   /** Sends a signal to the process and all that it has started, but for those that left its group. */
@@ -187,7 +209,7 @@ export class PluginProcess {
   async within(time: number): Promise<Exit | undefined> {
     let timer: NodeJS.Timeout | undefined;
     const passed = new Promise<undefined>((resolve) => {
-      timer = setTimeout(resolve, time, undefined);
+      timer = setTimeout(resolve, timerTime(time), undefined);
     });
     const exit = await Promise.race([this.exited, passed]);
     clearTimeout(timer);
@@ -234,12 +256,4 @@ function killAtExit(): void {
   process.on("exit", () => {
     for (const plugin of running) plugin.kill("SIGKILL");
   });
-}
-
-function startMessage(path: string, error: NodeJS.ErrnoException): string {
-  const shown = JSON.stringify(path);
-  if (error.code === "ENOENT")
-    return `plugin ${shown} cannot be started: there is no such file, or no interpreter of its first line`;
-  if (error.code === "EACCES") return `plugin ${shown} cannot be started: it is not executable; chmod +x makes it so`;
-  return `plugin ${shown} cannot be started: ${error.message}`;
 }

@@ -47,7 +47,7 @@ function typeMisfit(value: unknown, schema: Exclude<Schema, boolean>, path: stri
   if (types === undefined) return undefined;
   const list = Array.isArray(types) ? (types as string[]) : [types as string];
   if (list.some((type) => isOfType(value, type))) return undefined;
-  return { path, message: `it is ${shown(value)}, and should be ${list.join(" or ")}` };
+  return { path, message: `it is ${excerpt(value)}, and should be ${list.join(" or ")}` };
 }
 
 function isOfType(value: unknown, type: string): boolean {
@@ -69,10 +69,10 @@ function choiceMisfit(value: unknown, schema: Exclude<Schema, boolean>, defs: De
   const text = JSON.stringify(value);
   const { const: only, enum: values, allOf, anyOf, oneOf, not } = schema as Record<string, unknown>;
   if ("const" in schema && JSON.stringify(only) !== text) {
-    return { path, message: `it is ${shown(value)}, and should be ${shown(only)}` };
+    return { path, message: `it is ${excerpt(value)}, and should be ${excerpt(only)}` };
   }
   if (Array.isArray(values) && !values.some((item) => JSON.stringify(item) === text)) {
-    return { path, message: `it is ${shown(value)}, and should be one of ${shown(values)}` };
+    return { path, message: `it is ${excerpt(value)}, and should be one of ${excerpt(values)}` };
   }
   for (const each of (allOf as Schema[] | undefined) ?? []) {
     const found = misfit(value, each, defs, path);
@@ -83,10 +83,10 @@ function choiceMisfit(value: unknown, schema: Exclude<Schema, boolean>, defs: De
     const found = choices.map((each) => misfit(value, each, defs, path));
     const fits = found.filter((each) => each === undefined).length;
     if (fits === 0)
-      return found.length === 1 && found[0] ? found[0] : { path, message: `${shown(value)} is none of its variants` };
+      return found.length === 1 && found[0] ? found[0] : { path, message: `${excerpt(value)} is none of its variants` };
   }
   if (not !== undefined && misfit(value, not as Schema, defs, path) === undefined) {
-    return { path, message: `it should not be ${shown(value)}` };
+    return { path, message: `it should not be ${excerpt(value)}` };
   }
   return undefined;
 }
@@ -107,7 +107,7 @@ function boundsMisfit(value: unknown, schema: Exclude<Schema, boolean>, path: st
   for (const [actual, key, isOutside] of outside) {
     const limit = bound(key);
     if (actual !== undefined && limit !== undefined && isOutside(actual, limit)) {
-      return { path, message: `it is ${shown(value)}: the ${key} is ${limit}` };
+      return { path, message: `it is ${excerpt(value)}: the ${key} is ${limit}` };
     }
   }
   return undefined;
@@ -118,12 +118,12 @@ function objectMisfit(value: unknown, schema: Exclude<Schema, boolean>, defs: De
   const object = value as Record<string, unknown>;
   const properties = schemas(schema.properties);
   for (const name of (schema.required as string[] | undefined) ?? []) {
-    if (!Object.hasOwn(object, name)) return { path: joined(path, name), message: "it is missing" };
+    if (!Object.hasOwn(object, name)) return { path: pathOf(path, name), message: "it is missing" };
   }
   const others = schema.additionalProperties as Schema | undefined;
   for (const [name, item] of Object.entries(object)) {
     const property = Object.hasOwn(properties, name) ? properties[name] : others;
-    const found = property === undefined ? undefined : misfit(item, property, defs, joined(path, name));
+    const found = property === undefined ? undefined : misfit(item, property, defs, pathOf(path, name));
     if (found !== undefined) return found;
   }
   return undefined;
@@ -150,11 +150,11 @@ function schemas(value: unknown): Record<string, Schema> {
   return (typeof value === "object" && value !== null ? value : {}) as Record<string, Schema>;
 }
 
-function joined(path: string, name: string): string {
+function pathOf(path: string, name: string): string {
   return path === "" ? name : `${path}.${name}`;
 }
 
-function shown(value: unknown): string {
+function excerpt(value: unknown): string {
   const text = JSON.stringify(value) ?? "nothing";
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;
 }

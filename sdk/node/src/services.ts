@@ -3,6 +3,7 @@
 import type { Caller, CallOptions } from "./caller.js";
 import type { Payload } from "./encoder.js";
 import { CallError, Failure, failureCode } from "./errors.js";
+import { isIterable } from "./incoming.js";
 import type { Handler, HandlerResult, Request } from "./request.js";
 import { misfit, type Schema, withDefaults } from "./schema.js";
 import type { Parts } from "./stream.js";
@@ -100,7 +101,7 @@ export function handlerOf({ description, implementation }: Service): [string, Ha
       const own = request as ServiceRequest;
       own.items = <T>() => items<T>(request.parts, itemsIn, defs);
       const result: unknown = await run.call(implementation, args, own);
-      return isIterable(result) ? encodeItems(result) : encode(method, result);
+      return isIterable<unknown>(result) ? encodeItems(result) : encode(method, result);
     };
     return [commandOf(description.name, method), handler];
   });
@@ -164,10 +165,6 @@ function encode(method: MethodDescription, result: unknown): Payload {
       `the result of ${method.name} cannot be encoded: ${(error as Error).message}`,
     );
   }
-}
-
-function isIterable(value: unknown): value is AsyncIterable<unknown> {
-  return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
 }
 
 /** Call of a method with items: send those it takes, and loop over those that it gives. */
@@ -234,7 +231,7 @@ function decode(command: string, reply: Buffer): unknown {
 /** Throws if the other side does not have a service, or in a version that does not serve this one. */
 export function checkServed(named: string, { name, version }: ServiceDescription): void {
   const found = named.split(" ").find((word) => word.startsWith(`${name}/`));
-  if (found === undefined) throw new Error(`the other side has no service ${name}; it has: ${named || "none"}`);
+  if (found === undefined) throw new Error(`the other side has no service "${name}"; it has ${named || "none at all"}`);
   const [oldest, newest] = found
     .slice(name.length + 1)
     .split("-")

@@ -5,7 +5,7 @@ import { Socket } from "node:net";
 import { availableParallelism, cpus } from "node:os";
 import type { Readable, Writable } from "node:stream";
 
-import type { Output } from "./encoder.js";
+import type { ByteWriter } from "./encoder.js";
 
 /** Receiver of what comes over a transport. */
 export interface Input {
@@ -89,7 +89,7 @@ class Spinner {
 }
 
 /** Two directions of bytes. */
-export class Transport implements Output {
+export class Transport implements ByteWriter {
   private readonly input: Input;
   private readonly reader: Readable;
   private readonly writer: Writable | undefined;

@@ -6,7 +6,7 @@ import { register } from "pipeplug";
 const mode = process.env.TEST_MODE ?? "";
 const main = register({
   onEnd: mode === "stay" ? "stay" : "exit",
-  grace: 2000,
+  grace: 6000,
   ...(mode === "starts" ? { start: () => sleep(100) } : {}),
   commands: {
     echo: (request) => request.buffer,

@@ -41,9 +41,36 @@ attack("data that is neither text nor bytes", async (plugin) => {
     await assert.rejects(plugin.call("echo", data), TypeError);
     await assert.rejects(plugin.call("echo", data, { timeout: 1000 }), TypeError);
     await assert.rejects(plugin.notify("echo", data), TypeError);
-    await assert.rejects(plugin.stream("echo", data).reply, TypeError);
+    assert.throws(() => plugin.stream("echo", data), TypeError);
     assert.throws(() => plugin.notifyStream("echo", data), TypeError);
   }
+});
+
+test("what a peer of the classic format may lose in a second read is not sent", async () => {
+  const path = fileURLToPath(new URL("one-read.mjs", import.meta.url));
+  const plugin = await Plugin.start(path, { format: "classic" });
+  const refused = {
+    kind: "invalid",
+    sent: false,
+    message: /^"length" was not sent: 6\d{4} bytes do not fit into a pipe/,
+  };
+  for (const size of [65_501, 65_536]) {
+    const data = Buffer.alloc(size);
+    for (const options of [undefined, { timeout: 60_000 }]) {
+      await assert.rejects(plugin.call("length", data, options), refused);
+      await assert.rejects(plugin.notify("length", data), refused);
+    }
+  }
+  await assert.rejects(plugin.call("length", "é".repeat(33_000)), refused);
+  assert.equal(await plugin.callText("length", Buffer.alloc(65_480)), "65480");
+  await plugin.stop();
+
+  const host = (size) => {
+    const input = `7\x002\x00echo ${size}\x00${"x".repeat(size)}\x001\x00cmd.stop \x00`;
+    return spawnSync(process.execPath, [GUEST], { input, timeout: 20_000 }).stdout.toString();
+  };
+  assert.match(host(70_000).split("\0").at(-1), /^the answer is not sent: 70000 bytes do not fit into a pipe, and/);
+  assert.equal(host(60_000), `7\x003\x00echo 60000\x00${"x".repeat(60_000)}`);
 });
 
 attack("a thousand calls with one signal", async (plugin) => {
@@ -130,7 +157,7 @@ test("a pipeline into a plugin", { timeout: 60_000 }, () => {
         about,
       );
       assert.equal(status, chunks.includes("cmd.stop") ? 0 : 1, about);
-      assert.ok(performance.now() - began < 1900, `${about} took as long as the grace time`);
+      assert.ok(performance.now() - began < 5900, `${about} took as long as the grace time`);
     }
   }
 });

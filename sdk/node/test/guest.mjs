@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The plugin of the tests.
 import { execFileSync } from "node:child_process";
-import { writeSync } from "node:fs";
+import { closeSync, writeSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Failure, register } from "pipeplug";
 
@@ -104,6 +104,23 @@ const main = register({
       writeSync(1, "printed by a write to 1\n");
       execFileSync("echo", ["printed by a child"], { stdio: "inherit" });
       return "nothing on the wire";
+    },
+    "sleep and fail": async (request) => {
+      await sleep(Number(request.text()));
+      throw new Failure("late", "it is late");
+    },
+    // A part, and then nothing.
+    async *"sleep and say"(request) {
+      await sleep(Number(request.text()));
+      if (request.wantsParts) yield "a part";
+      await sleep(1000);
+    },
+    says: (request) => {
+      process.stderr.write(`${request.text()}\n`);
+    },
+    closes() {
+      closeSync(4);
+      return new Promise(() => {});
     },
     exit: (request) => process.exit(Number(request.text())),
     throws: () => {

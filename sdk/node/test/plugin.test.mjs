@@ -94,7 +94,7 @@ withPlugin("a call that is given up reaches its handler", {}, async (plugin) => 
   await assert.rejects(plugin.call("echo", "", { signal: AbortSignal.abort() }), { name: "AbortError" });
   assert.equal(await seen(plugin), "cancelled");
   const late = await plugin.call("wait", "", { timeout: 30 }).then(assert.fail, (error) => error);
-  assert.deepEqual([late.kind, late.code, late.sent], ["timedOut", "timed_out", true]);
+  assert.deepEqual([late.kind, late.code, late.sent], ["timedOut", "deadline", true]);
   assert.match(await seen(plugin), /^(cancelled|deadline)$/);
   assert.equal(
     await plugin.callText("echo", "fine", { timeout: 60_000, signal: new AbortController().signal }),
@@ -180,7 +180,8 @@ test("configuration, metadata, levels and versions", async () => {
   const plugin = await Plugin.start(GUEST, {
     ...quiet,
     config,
-    metadata: { Host: "tests" },
+    // Of the protocol's keys only these are a program's own.
+    metadata: { Host: "tests", "pipeplug.name": "its host", "pipeplug.window": "7" },
     interfaceVersions: [2, 3],
     logLevel: "debug",
     env: { TEST_MODE: "versions" },
@@ -189,6 +190,8 @@ test("configuration, metadata, levels and versions", async () => {
   assert.deepEqual(await plugin.callJson("config"), config);
   const metadata = await plugin.callText("metadata");
   assert.match(metadata, /"Host":"tests"/);
+  assert.match(metadata, /"pipeplug.name":"its host"/);
+  assert.match(metadata, /"pipeplug.window":"4194304"/);
   assert.doesNotMatch(metadata, /secret/);
   assert.equal(plugin.interfaceVersion, 2);
   assert.equal(await plugin.callText("version"), "2");
@@ -199,7 +202,7 @@ test("configuration, metadata, levels and versions", async () => {
   const mismatch = Plugin.start(GUEST, { ...quiet, interfaceVersions: [3, 4], env: { TEST_MODE: "versions" } });
   await assert.rejects(
     mismatch,
-    /speaks the versions 3, 4 of the interface, and plugin guest.mjs 1, 2: plugin guest.mjs is older/,
+    /speaks the versions 3, 4 of the interface, and plugin "guest.mjs" 1, 2: plugin "guest.mjs" is older/,
   );
   await assert.rejects(Plugin.start(GUEST, { ...quiet, config: "x".repeat(1 << 20) }), /the limit is 1048576/);
 });
@@ -216,20 +219,23 @@ test("a start call-back runs first, and may fail", async () => {
     Plugin.start(GUEST, { ...quiet, env: { TEST_MODE: mode } }).then(assert.fail, (error) => error);
   const failed = await start("fails");
   assert.ok(failed instanceof StartError);
-  assert.match(failed.message, /ended before it answered: exit status 1, its stderr: .*there is no dictionary/s);
-  assert.match((await start("crashes")).message, /exit status 3, nothing on its stderr/);
+  assert.match(
+    failed.message,
+    /ended before it answered: exit status 1, last on its stderr: .*there is no dictionary$/,
+  );
+  assert.match((await start("crashes")).message, /exit status 3, nothing on its stderr; is it a plugin/);
 });
 
 test("programs that are no plugins", async () => {
   const start = (path, options) =>
     Plugin.start(path, { ...quiet, ...options }).then(assert.fail, (error) => error.message);
-  assert.match(await start("/nonexistent"), /there is no such file/);
-  assert.match(await start(path("vectors.test.mjs").replace("mjs", "txt")), /there is no such file/);
-  assert.match(await start("/etc/passwd"), /it is not executable/);
   assert.match(await start("/bin/true"), /ended before it answered: exit status 0/);
   assert.match(await start("/bin/cat", { stdio: true, startTimeout: 300 }), /copies its input to its output/);
   assert.match(await start("/bin/sleep", { args: ["60"], startTimeout: 300 }), /did not answer|ended before/);
-  assert.match(await start("/bin/echo", { stdio: true }), /wrote what is no message: .*broken chunk at byte 0/);
+  assert.match(
+    await start("/bin/echo", { stdio: true }),
+    /wrote what is no message: .*broken chunk at byte 0.*, nothing on its stderr; a plugin on stdin and/,
+  );
   const controller = new AbortController();
   setTimeout(() => controller.abort(new Error("changed my mind")), 100);
   assert.equal(await start("/bin/sleep", { stdio: true, args: ["60"], signal: controller.signal }), "changed my mind");
@@ -319,7 +325,7 @@ test("services, from both sides", async () => {
   assert.throws(() => plugin.client({ ...greeter, version: 2 }), /serves version 1 .*upgrade/);
   assert.throws(
     () => plugin.client({ name: "other", version: 1, methods: [] }),
-    /has no service other; it has: greeter/,
+    /has no service "other"; it has greeter/,
   );
   assert.ok(client(plugin, greeter).greet);
   await plugin.stop();

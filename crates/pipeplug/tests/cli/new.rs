@@ -130,6 +130,36 @@ fn a_project_in_javascript() {
     let place = Place::new();
     let dir = project(&place, "my-hello", &["--lang", "node"]);
     succeed(&dir, &["node", "--test"]);
+    let plugin = dir.join("my-hello.js");
+    conforms(&place, &plugin, &["--call", "hello=x"]);
+    // The library is whole: mistakes have an answer, and a lost host an exit status.
+    let source = fs::read_to_string(&plugin).unwrap();
+    let is = "is: (request) => eval(request.text()),\n    hello: ";
+    fs::write(&plugin, source.replacen("hello: ", is, 1)).unwrap();
+    let call =
+        |data: &str| place.pipeplug(["run", plugin.to_str().unwrap(), "--call", "is", data]).run();
+    call("'text'").exits(0).prints("text");
+    call("42").exits(1).says("returned a number, not text or bytes");
+    call("nothing").exits(1).says("nothing is not defined");
+    call("process.exit(3)").exits(5).says("has ended: exit status 3");
+}
+
+#[test]
+fn a_project_in_typescript() {
+    // The compiler is that of sdk/node, whose check builds such a project, too.
+    let modules = checkout().join("sdk/node/node_modules");
+    let place = Place::new();
+    let dir = project(&place, "my-hello", &["--lang", "typescript"]);
+    for name in ["pipeplug.js", "pipeplug.d.ts", "tsconfig.json", ".gitignore"] {
+        assert!(dir.join(name).is_file(), "{name}");
+    }
+    let package = fs::read_to_string(dir.join("package.json")).unwrap();
+    assert!(package.contains("\"build\": \"tsc && chmod +x my-hello.js\""), "{package}");
+    if !has_tool("npm", "npm") || !modules.is_dir() {
+        return;
+    }
+    std::os::unix::fs::symlink(modules, dir.join("node_modules")).unwrap();
+    succeed(&dir, &["npm", "test"]);
     conforms(&place, &dir.join("my-hello.js"), &["--call", "hello=x"]);
 }
 
@@ -237,7 +267,7 @@ fn languages_are_listed_and_known_by_other_names() {
     let ran = place.pipeplug(["new", "--list"]).run().exits(0);
     let words: Vec<_> =
         ran.text().lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
-    assert_eq!(words, ["rust", "python", "node", "go", "c", "sh"]);
+    assert_eq!(words, ["rust", "python", "node", "typescript", "go", "c", "sh"]);
     for (name, other) in [("a", "js"), ("b", "golang"), ("d", "shell")] {
         place.pipeplug(["new", name, "--lang", other]).in_place().run().exits(0);
     }

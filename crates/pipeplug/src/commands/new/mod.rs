@@ -188,7 +188,7 @@ fn list() -> String {
     all.map(|lang| {
         let template = lang.template();
         let word = lang.to_possible_value().map(|value| value.get_name().to_owned());
-        format!("{:8}{}; needs {}\n", word.unwrap_or_default(), template.title, template.needs)
+        format!("{:11}{}; needs {}\n", word.unwrap_or_default(), template.title, template.needs)
     })
     .collect()
 }

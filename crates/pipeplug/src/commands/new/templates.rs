@@ -1,5 +1,6 @@
 //! Templates of projects, one for each language: the files of `templates/LANG`, and a copy of the library for
-//! the language. `libraries` has links to those of `sdk`, which packaging follows.
+//! the language. `libraries` has links to those of `sdk`, which packaging follows, and what `sdk/node/single.mjs`
+//! makes of that for Node: `sdk/node/check.sh` checks that it is current.
 
 use clap::ValueEnum;
 use include_dir::{Dir, include_dir};
@@ -13,6 +14,8 @@ pub(crate) enum Language {
     Python,
     #[value(aliases = ["js", "javascript", "nodejs"])]
     Node,
+    #[value(alias = "ts")]
+    Typescript,
     #[value(alias = "golang")]
     Go,
     C,
@@ -92,6 +95,7 @@ impl Language {
             Self::Rust => &RUST,
             Self::Python => &PYTHON,
             Self::Node => &NODE,
+            Self::Typescript => &TYPESCRIPT,
             Self::Go => &GO,
             Self::C => &C,
             Self::Sh => &SH,
@@ -137,17 +141,36 @@ const PYTHON: Template = Template {
 const NODE: Template = Template {
     files: &[
         file!("{{name}}.js", "node/plugin.js", "the plugin", executable),
-        file!("protocol.js", "node/protocol.js", "speaks the protocol"),
         file!("{{name}}.test.js", "node/plugin.test.js", "its tests"),
         file!("package.json", "node/package.json"),
         file!("README.md", "node/README.md"),
         file!(".gitignore", "node/gitignore"),
     ],
-    library: None,
+    library: library!("pipeplug.*", "$CARGO_MANIFEST_DIR/libraries/node", |_| true),
     title: "JavaScript with Node.js",
-    needs: "Node.js 18.14",
+    needs: "Node.js 18",
     next: &[
         "node --test",
+        "pipeplug run ./{{name}}.js --call hello world",
+        "pipeplug conform ./{{name}}.js --call hello=world",
+    ],
+};
+
+const TYPESCRIPT: Template = Template {
+    files: &[
+        file!("{{name}}.ts", "typescript/plugin.ts", "the plugin", executable),
+        file!("{{name}}.test.ts", "typescript/plugin.test.ts", "its tests"),
+        file!("package.json", "typescript/package.json"),
+        file!("tsconfig.json", "typescript/tsconfig.json"),
+        file!("README.md", "typescript/README.md"),
+        file!(".gitignore", "typescript/gitignore"),
+    ],
+    library: NODE.library,
+    title: "TypeScript with Node.js",
+    needs: "Node.js 18, and npm for the compiler",
+    next: &[
+        "npm install",
+        "npm test",
         "pipeplug run ./{{name}}.js --call hello world",
         "pipeplug conform ./{{name}}.js --call hello=world",
     ],
