@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::model::{Body, Field, Named, Type, VariantKind};
-use super::super::names::{Scope, quoted, snake, upper};
+use super::super::names::{Scope, quoted_wide, snake, upper};
 use super::{Python, WORDS, literal, plain};
 
 impl Python<'_> {
@@ -64,7 +64,7 @@ impl Python<'_> {
                 let entries: Option<Vec<_>> = values
                     .iter()
                     .map(|(key, value)| {
-                        Some(format!("{}: {}", quoted(key), self.default(inner, value)?))
+                        Some(format!("{}: {}", quoted_wide(key), self.default(inner, value)?))
                     })
                     .collect();
                 Some(format!("{{{}}}", entries?.join(", ")))
