@@ -65,18 +65,27 @@ only_standard() {
     [ -z "$others" ]
 }
 check "only the standard library" only_standard
-check "go test -race" go test -race -count=1 ./...
+# Code that `pipeplug bindings` writes for all shapes of types: its tests are with those of the library.
+bindings=$root/crates/pipeplug/tests/cli/bindings
+current() {
+    "$pipeplug" bindings --lang go "$bindings/shapes.json" --service plain --check internal/plain/plain.go && return
+    echo "pipeplug bindings --lang go $bindings/shapes.json --service plain --out $sdk/internal/"
+    return 1
+}
+check "internal/plain is current" current
+check "go test -race" env PIPEPLUG="$pipeplug" go test -race -count=1 ./...
 
-# Code that `pipeplug bindings` writes, in a module of its own.
+# The same for names that mean something to Go, in a module of its own.
 generated() {
     mkdir "$work/bindings" && cd "$work/bindings" || return 1
-    shapes=$root/crates/pipeplug/tests/cli/bindings/shapes.json
-    "$pipeplug" bindings --lang go "$shapes" --service plain --out ./ || return 1
+    "$pipeplug" bindings --lang go "$bindings/names.json" --out ./ || return 1
     printf 'module example.com/bindings\n\ngo 1.19\n\nrequire %s v0.0.0\n\nreplace %s => %s\n' \
         github.com/pipeplug/pipeplug/sdk/go github.com/pipeplug/pipeplug/sdk/go "$sdk" >go.mod
     unformatted=$(gofmt -l .)
     echo "$unformatted"
-    [ -z "$unformatted" ] && go vet ./...
+    [ -z "$unformatted" ] && go vet ./... || return 1
+    # No file and no folder is left out.
+    [ "$(go list ./... | wc -l)" -eq "$(find . -name '*.go' | wc -l)" ]
 }
 (check "generated code" generated) || exit 1
 
@@ -207,6 +216,11 @@ check "greeter, called by Rust" says '"bonjour, Ann"' "$pipeplug" run "$bin/gree
 check "greeter" says "$greetings" "$bin/greeter-host" "$bin/greeter-plugin" Ann
 check "sample1" says "$done_" "$bin/sample1-host" "$bin/sample1-plugin"
 # `cargo xtask languages --matrix` has the calls between them.
+greeter_is_current() {
+    "$pipeplug" inspect --schema "$bin/greeter-plugin" >"$work/greeter.json" &&
+        "$pipeplug" bindings --lang go "$work/greeter.json" --check samples/greeter/greeter.go
+}
+check "samples/greeter/greeter.go is current" greeter_is_current
 if [ -x "$rust/greeter-plugin" ]; then
     check "greeter: the descriptions agree" "$pipeplug" diff "$rust/greeter-plugin" "$bin/greeter-plugin"
 fi

@@ -82,9 +82,9 @@ func InvokeStream[In, Out, R any](ctx context.Context, c *Client, method string,
 	if err != nil {
 		return nil, err
 	}
-	s := &MethodStream[In, Out, R]{In: &ItemReader[Out]{stream.In}, cmd: c.name + "." + method, stream: stream}
+	s := &MethodStream[In, Out, R]{In: &ItemReader[Out]{parts: stream.In}, cmd: c.name + "." + method, stream: stream}
 	if stream.Out != nil {
-		s.Out = &ItemWriter[In]{stream.Out}
+		s.Out = &ItemWriter[In]{parts: stream.Out}
 	}
 	return s, nil
 }
@@ -96,6 +96,17 @@ type MethodStream[In, Out, R any] struct {
 
 	cmd    string
 	stream *Stream
+	errors func(error) error
+}
+
+// Errors sets what makes the caller's errors of those of the call, such as a function that finds the
+// method's own error by MethodError. It returns the stream.
+func (s *MethodStream[In, Out, R]) Errors(errors func(error) error) *MethodStream[In, Out, R] {
+	s.errors, s.In.errors = errors, errors
+	if s.Out != nil {
+		s.Out.errors = errors
+	}
+	return s
 }
 
 // Result waits for the result, which follows the items.
@@ -103,7 +114,7 @@ func (s *MethodStream[In, Out, R]) Result() (R, error) {
 	var result R
 	reply, err := s.stream.Reply()
 	if err != nil {
-		return result, err
+		return result, callersError(s.errors, err)
 	}
 	return result, decodeResult(s.cmd, reply, &result)
 }

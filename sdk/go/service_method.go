@@ -88,14 +88,14 @@ func AddStream[A, In, Out, R any](s *Service, name string, f func(ctx context.Co
 		var in *ItemReader[In]
 		var out *ItemWriter[Out]
 		if m.itemsIn != nil {
-			in = &ItemReader[In]{req.Parts()}
+			in = &ItemReader[In]{parts: req.Parts()}
 		}
 		if m.itemsOut != nil {
 			parts, err := req.ReplyParts()
 			if err != nil {
 				return nil, err
 			}
-			out = &ItemWriter[Out]{parts}
+			out = &ItemWriter[Out]{parts: parts}
 		}
 		result, err := f(ctx, args, in, out)
 		return m.answer(result, err)

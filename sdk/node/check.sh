@@ -53,14 +53,21 @@ fi
 step "types, and the samples" sh -c "cat '$work/log'; exit $built"
 cd "$work/sdk/node" || exit 1
 
-shapes=$repository/crates/pipeplug/tests/cli/bindings/shapes.json
-generated() { # code of a description with all shapes of types
+bindings=$repository/crates/pipeplug/tests/cli/bindings
+generated() { # code of a description with all shapes of types, and of one with names that mean something
     # In the copy, where the package is found by its own name.
-    "$pipeplug" bindings --lang typescript "$shapes" --out test/package/ &&
-        npx --no-install tsc --noEmit --strict --module Node16 --target ES2022 --types node test/package/shapes.ts test/package/plain.ts
+    "$pipeplug" bindings --lang typescript "$bindings/shapes.json" --out test/package/ &&
+        "$pipeplug" bindings --lang typescript "$bindings/names.json" --out test/package/names/ &&
+        npx --no-install tsc --rootDir . --outDir made --strict --module Node16 --target ES2022 --types node \
+            test/package/same.mts test/package/plain.ts test/package/names/*.ts
 }
-step "generated code, all shapes" generated
-rm -f test/package/shapes.ts test/package/plain.ts
+step "generated code, all shapes and names" generated
+same() { # values that go through it, from Node and from Rust
+    chmod +x made/test/package/same.mjs && node made/test/package/same.mjs --host "$bindings/values.json" "$pipeplug"
+}
+step "values through the generated code" same
+step "values against schemas" node --test test/schema.test.mjs
+rm -r made test/package/names test/package/shapes.ts test/package/plain.ts
 single() { # the copy of the library for new projects
     mkdir "$work/single" && node single.mjs "$work/single" &&
         diff -r "$work/single" "$repository/crates/pipeplug/libraries/node" ||

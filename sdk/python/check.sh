@@ -65,6 +65,14 @@ generated() { # code of a description with all shapes of types
         MYPYPATH=src "$tools/bin/python" -m mypy --strict --cache-dir "$scratch/mypy" "$scratch/bindings/shapes.py" "$scratch/bindings/plain.py"
 }
 step "generated code, all shapes" generated
+named() { # code of a description with names that mean something to Python
+    "$PIPEPLUG" bindings --lang python "$root/crates/pipeplug/tests/cli/bindings/names.json" --out "$scratch/names/" &&
+        MYPYPATH=src "$tools/bin/python" -m mypy --strict --cache-dir "$scratch/mypy" "$scratch"/names/*.py || return 1
+    for file in "$scratch"/names/*.py; do
+        PYTHONPATH=src "$python" "$file" || return 1
+    done
+}
+step "generated code, all names" named
 step "mypy --strict, samples" env MYPYPATH=src:samples "$tools/bin/python" -m mypy --strict \
     --cache-dir "$scratch/mypy" samples/*.py
 

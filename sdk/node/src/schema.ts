@@ -7,6 +7,7 @@ export type Schema = boolean | { readonly [key: string]: unknown };
 export interface Misfit {
   /** Path of the value, such as `user.name`. Empty for the whole. */
   path: string;
+  /** What is said of the value, such as `is missing`. */
   message: string;
 }
 
@@ -15,7 +16,7 @@ type Defs = Readonly<Record<string, Schema>>;
 /** Returns the first misfit of a value, or undefined if it fits. */
 export function misfit(value: unknown, schema: Schema, defs: Defs = {}, path = ""): Misfit | undefined {
   if (schema === true) return undefined;
-  if (schema === false) return { path, message: "there should be none" };
+  if (schema === false) return { path, message: "should not be there" };
   const reference = schema.$ref;
   if (typeof reference === "string") {
     const target = defs[reference.replace(/^#\/\$defs\//, "")];
@@ -47,7 +48,7 @@ function typeMisfit(value: unknown, schema: Exclude<Schema, boolean>, path: stri
   if (types === undefined) return undefined;
   const list = Array.isArray(types) ? (types as string[]) : [types as string];
   if (list.some((type) => isOfType(value, type))) return undefined;
-  return { path, message: `it is ${excerpt(value)}, and should be ${list.join(" or ")}` };
+  return { path, message: `is ${excerpt(value)}, and should be ${list.join(" or ")}` };
 }
 
 function isOfType(value: unknown, type: string): boolean {
@@ -69,10 +70,10 @@ function choiceMisfit(value: unknown, schema: Exclude<Schema, boolean>, defs: De
   const text = JSON.stringify(value);
   const { const: only, enum: values, allOf, anyOf, oneOf, not } = schema as Record<string, unknown>;
   if ("const" in schema && JSON.stringify(only) !== text) {
-    return { path, message: `it is ${excerpt(value)}, and should be ${excerpt(only)}` };
+    return { path, message: `is ${excerpt(value)}, and should be ${excerpt(only)}` };
   }
   if (Array.isArray(values) && !values.some((item) => JSON.stringify(item) === text)) {
-    return { path, message: `it is ${excerpt(value)}, and should be one of ${excerpt(values)}` };
+    return { path, message: `is ${excerpt(value)}, and should be one of ${excerpt(values)}` };
   }
   for (const each of (allOf as Schema[] | undefined) ?? []) {
     const found = misfit(value, each, defs, path);
@@ -83,10 +84,12 @@ function choiceMisfit(value: unknown, schema: Exclude<Schema, boolean>, defs: De
     const found = choices.map((each) => misfit(value, each, defs, path));
     const fits = found.filter((each) => each === undefined).length;
     if (fits === 0)
-      return found.length === 1 && found[0] ? found[0] : { path, message: `${excerpt(value)} is none of its variants` };
+      return found.length === 1 && found[0]
+        ? found[0]
+        : { path, message: `is ${excerpt(value)}, which is none of its variants` };
   }
   if (not !== undefined && misfit(value, not as Schema, defs, path) === undefined) {
-    return { path, message: `it should not be ${excerpt(value)}` };
+    return { path, message: `should not be ${excerpt(value)}` };
   }
   return undefined;
 }
@@ -107,7 +110,7 @@ function boundsMisfit(value: unknown, schema: Exclude<Schema, boolean>, path: st
   for (const [actual, key, isOutside] of outside) {
     const limit = bound(key);
     if (actual !== undefined && limit !== undefined && isOutside(actual, limit)) {
-      return { path, message: `it is ${excerpt(value)}: the ${key} is ${limit}` };
+      return { path, message: `is ${excerpt(value)}: the ${key} is ${limit}` };
     }
   }
   return undefined;
@@ -118,11 +121,13 @@ function objectMisfit(value: unknown, schema: Exclude<Schema, boolean>, defs: De
   const object = value as Record<string, unknown>;
   const properties = schemas(schema.properties);
   for (const name of (schema.required as string[] | undefined) ?? []) {
-    if (!Object.hasOwn(object, name)) return { path: pathOf(path, name), message: "it is missing" };
+    if (!Object.hasOwn(object, name)) return { path: pathOf(path, name), message: "is missing" };
   }
+  const patterns = Object.entries(schemas(schema.patternProperties));
   const others = schema.additionalProperties as Schema | undefined;
   for (const [name, item] of Object.entries(object)) {
-    const property = Object.hasOwn(properties, name) ? properties[name] : others;
+    const pattern = patterns.find(([pattern]) => new RegExp(pattern, "u").test(name));
+    const property = Object.hasOwn(properties, name) ? properties[name] : (pattern?.[1] ?? others);
     const found = property === undefined ? undefined : misfit(item, property, defs, pathOf(path, name));
     if (found !== undefined) return found;
   }
@@ -133,9 +138,9 @@ function listMisfit(value: unknown, schema: Exclude<Schema, boolean>, defs: Defs
   if (!Array.isArray(value)) return undefined;
   const { minItems, maxItems } = schema;
   if (typeof minItems === "number" && value.length < minItems)
-    return { path, message: `it has ${value.length} items, and should have ${minItems}` };
+    return { path, message: `has ${value.length} items, and should have ${minItems}` };
   if (typeof maxItems === "number" && value.length > maxItems)
-    return { path, message: `it has ${value.length} items, and should have ${maxItems}` };
+    return { path, message: `has ${value.length} items, and should have ${maxItems}` };
   const first = (schema.prefixItems as Schema[] | undefined) ?? [];
   const items = schema.items as Schema | undefined;
   for (const [index, item] of value.entries()) {

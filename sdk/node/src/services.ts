@@ -123,7 +123,7 @@ function readArguments(
   const args = withDefaults(value as Record<string, unknown>, method.arguments);
   const found = method.arguments === undefined ? undefined : misfit(args, method.arguments, defs);
   if (found !== undefined) {
-    const text = `the argument ${JSON.stringify(found.path)} of ${request.command} does not fit: ${found.message}`;
+    const text = `the argument ${JSON.stringify(found.path)} of ${request.command} ${found.message}`;
     throw new Failure(failureCode.invalidArgument, text, { field: found.path });
   }
   return args;
@@ -143,9 +143,8 @@ async function* items<T>(
     }
     const found = schema === undefined ? undefined : misfit(value, schema, defs);
     if (found !== undefined) {
-      throw new Failure(failureCode.invalidArgument, `an item does not fit: ${found.path} ${found.message}`, {
-        field: found.path,
-      });
+      const text = `an item does not fit: ${found.path || "it"} ${found.message}`;
+      throw new Failure(failureCode.invalidArgument, text, { field: found.path });
     }
     yield value as T;
   }

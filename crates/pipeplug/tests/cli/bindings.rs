@@ -1,10 +1,14 @@
 //! `pipeplug bindings`: code for other languages. The checks of sdk/python, sdk/node and sdk/go run their
-//! type checkers over what it writes for `bindings/shapes.json`.
+//! type checkers over what it writes for `bindings/shapes.json` and `bindings/names.json`, and send the
+//! values of `bindings/values.json` through it.
+
+mod names;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use pipeplug_service::{Client as _, Interface, StreamIn, StreamOut, data, service};
 use serde_json::{Value, json};
@@ -35,6 +39,8 @@ trait Shapes {
     fn both(&self, prefix: String, lines: StreamIn<Tree>) -> StreamOut<Shape>;
     fn count(&self, lines: StreamIn<String>) -> u64;
     fn words(&self, #[serde(default = "three")] most: u32) -> StreamOut<String>;
+    /// Takes items and gives items, or fails.
+    fn turn(&self, lines: StreamIn<Vec<String>>) -> Result<StreamOut<Vec<Tree>>, ShapeError>;
     #[idempotent]
     fn fails(&self) -> Result<(), PlainError>;
 }
@@ -57,6 +63,8 @@ trait Plain {
     fn both(&self, prefix: String, lines: StreamIn<Tree>) -> StreamOut<Mood>;
     fn count(&self, lines: StreamIn<String>) -> u64;
     fn words(&self, #[serde(default = "three")] most: u32) -> StreamOut<String>;
+    /// Takes items and gives items, or fails.
+    fn turn(&self, lines: StreamIn<Vec<String>>) -> Result<StreamOut<Vec<Tree>>, ShapeError>;
     #[idempotent]
     fn fails(&self) -> Result<(), ShapeError>;
 }
@@ -83,6 +91,10 @@ struct Common {
     any: Value,
     empty: Empty,
     newtype: Newtype,
+    nest: Nest,
+    folder: Folder,
+    odd_ones: Vec<Odd>,
+    rows: Vec<Vec<String>>,
     #[serde(flatten)]
     flat: Flat,
 }
@@ -129,6 +141,11 @@ struct Everything {
     unit: (),
     empty: Empty,
     newtype: Newtype,
+    nest: Nest,
+    folder: Folder,
+    odd_ones: Vec<Odd>,
+    any_ones: Vec<AnyOne>,
+    rows: Vec<Vec<String>>,
     #[serde(flatten)]
     flat: Flat,
 }
@@ -169,9 +186,15 @@ enum Shape {
 #[derive(Debug, PartialEq, Clone)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Tagged {
-    Circle { radius: f64 },
+    Circle {
+        radius: f64,
+    },
     Named(Flat),
     Nothing,
+    #[serde(rename = "groß <&>")]
+    Listed {
+        lines: Vec<String>,
+    },
 }
 
 #[data]
@@ -215,6 +238,42 @@ struct Empty {}
 #[derive(Debug, PartialEq, Clone)]
 struct Newtype(u16);
 
+/// A list of itself.
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+struct Nest(Vec<Nest>);
+
+/// A map of lists of itself.
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+struct Folder(BTreeMap<String, Vec<Folder>>);
+
+/// Names that JSON may write in several ways, and variants with null and with empty lists.
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+enum Odd {
+    #[serde(rename = "größe <&> \"'😀")]
+    Name,
+    #[serde(rename = "Öl <&>")]
+    Many(Vec<Odd>),
+    Rows(Vec<Vec<String>>),
+    Optional(Option<String>),
+    OptionalTree {
+        tree: Option<Tree>,
+        rows: Option<Vec<Vec<String>>>,
+    },
+}
+
+/// A choice of itself.
+#[data]
+#[derive(Debug, PartialEq, Clone)]
+#[serde(untagged)]
+enum AnyOne {
+    Text(String),
+    List(Vec<AnyOne>),
+    Map(BTreeMap<String, AnyOne>),
+}
+
 /// A reason.
 #[data]
 #[derive(Debug, thiserror::Error)]
@@ -236,7 +295,7 @@ struct PlainError {
 }
 
 fn everything() -> Everything {
-    let leaf = Tree { label: "leaf".into(), children: Vec::new(), parent: None };
+    let leaf = leaf();
     let tree = Tree {
         label: "root".into(),
         children: vec![leaf.clone()],
@@ -282,8 +341,106 @@ fn everything() -> Everything {
         unit: (),
         empty: Empty {},
         newtype: Newtype(9),
+        nest: nest(),
+        folder: folder(),
+        odd_ones: odd_ones(),
+        any_ones: vec![
+            AnyOne::Text("<é>".into()),
+            AnyOne::List(vec![AnyOne::List(Vec::new()), AnyOne::Text(String::new())]),
+            AnyOne::Map(BTreeMap::from([("".into(), AnyOne::List(Vec::new()))])),
+        ],
+        rows: vec![Vec::new(), vec!["x".into()]],
         flat: Flat { flat: "flat".into() },
     }
+}
+
+fn nest() -> Nest {
+    Nest(vec![Nest(Vec::new()), Nest(vec![Nest(Vec::new())])])
+}
+
+fn folder() -> Folder {
+    let empty = Folder(BTreeMap::new());
+    Folder(BTreeMap::from([("a".into(), vec![empty]), ("b <ü>".into(), Vec::new())]))
+}
+
+fn odd_ones() -> Vec<Odd> {
+    vec![
+        Odd::Name,
+        Odd::Many(vec![Odd::Name, Odd::Many(Vec::new())]),
+        Odd::Rows(vec![Vec::new(), vec!["a".into()]]),
+        Odd::Optional(None),
+        Odd::Optional(Some("null".into())),
+        Odd::OptionalTree { tree: None, rows: Some(vec![Vec::new()]) },
+        Odd::OptionalTree { tree: Some(leaf()), rows: None },
+    ]
+}
+
+fn leaf() -> Tree {
+    Tree { label: "leaf".into(), children: Vec::new(), parent: None }
+}
+
+fn tagged() -> [Tagged; 4] {
+    [
+        Tagged::Circle { radius: 0.25 },
+        Tagged::Named(Flat { flat: "f".into() }),
+        Tagged::Nothing,
+        Tagged::Listed { lines: Vec::new() },
+    ]
+}
+
+fn common() -> Common {
+    let Everything { mood, documented, content, map, tree, any, .. } = everything();
+    Common {
+        byte: 255,
+        bytes: vec![0, 255],
+        large: i64::MIN,
+        text: Some("<é>".into()),
+        most: 4,
+        odd: 1,
+        mood,
+        documented,
+        tagged: tagged().into(),
+        content,
+        map,
+        tree,
+        any,
+        empty: Empty {},
+        newtype: Newtype(9),
+        nest: nest(),
+        folder: folder(),
+        odd_ones: odd_ones(),
+        rows: vec![Vec::new(), vec!["x".into()]],
+        flat: Flat { flat: "flat".into() },
+    }
+}
+
+/// Values that come back unchanged from each language, by service.
+fn values() -> Value {
+    // Numbers of JavaScript have 53 bits.
+    let all = Everything { large: -(1 << 53) + 1, ..everything() };
+    let [first, .., last] = tagged();
+    let shapes = [
+        all.clone(),
+        Everything { tagged: first, absent: Some(Mood::Good), ..all.clone() },
+        Everything { tagged: last, content: Content::Number(1), text: Some("x".into()), ..all },
+    ];
+    let plain = [
+        common(),
+        Common {
+            bytes: Vec::new(),
+            text: None,
+            tagged: Vec::new(),
+            content: Content::Number(1),
+            map: BTreeMap::new(),
+            any: Value::Null,
+            nest: Nest(Vec::new()),
+            folder: Folder(BTreeMap::new()),
+            odd_ones: Vec::new(),
+            rows: Vec::new(),
+            ..common()
+        },
+    ];
+    json!({ "shapes": shapes, "plain": plain })
 }
 
 fn described(services: &[Interface]) -> String {
@@ -299,13 +456,20 @@ fn repository() -> PathBuf {
 }
 
 #[test]
-fn the_description_that_the_checks_use_is_that_of_the_types() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/bindings/shapes.json");
-    let text = described(&services());
-    if std::env::var_os("UPDATE_SHAPES").is_some() {
-        fs::write(&path, &text).unwrap();
+fn the_files_that_the_checks_of_the_languages_use_are_current() {
+    let pretty = |value: &Value| serde_json::to_string_pretty(value).unwrap() + "\n";
+    for (name, text) in [
+        ("shapes.json", described(&services())),
+        ("values.json", pretty(&values())),
+        ("names.json", format!("{}\n", names::description())),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/bindings").join(name);
+        if std::env::var_os("UPDATE_SHAPES").is_some() {
+            fs::write(&path, &text).unwrap();
+        }
+        let is_current = fs::read_to_string(&path).is_ok_and(|it| it == text);
+        assert!(is_current, "{name} is not current: run this test with UPDATE_SHAPES=1");
     }
-    assert!(fs::read_to_string(&path).unwrap() == text, "run this test with UPDATE_SHAPES=1");
 }
 
 #[test]
@@ -332,6 +496,51 @@ fn files_that_were_not_generated_stay() {
     bindings(&["--service", "plain", "--check", plain.to_str().unwrap()]).exits(1);
     bindings(&["--service", "plain", "--out", plain.to_str().unwrap()]).exits(0);
     assert_eq!(fs::read(&plain).unwrap(), first);
+}
+
+#[test]
+fn files_have_names_that_the_languages_take() {
+    let place = Place::new();
+    let schema = place.file("names.json", names::description().to_string().as_bytes());
+    for (language, files) in [
+        ("go", "init/init.go con_/con_.go foo_test/foo_test_service.go vendor_/vendor_.go"),
+        ("python", "json_service.py class_service.py foo_test.py pipeplug_service.py"),
+        ("typescript", "json.ts class.ts"),
+    ] {
+        let folder = place.path().join(language);
+        let out = format!("{}/", folder.display());
+        let args = ["bindings", "--lang", language, schema.to_str().unwrap(), "--out", &out];
+        place.pipeplug(args).run().exits(0);
+        for file in files.split(' ') {
+            assert!(folder.join(file).exists(), "there is no {file} of {language}");
+        }
+    }
+}
+
+#[test]
+fn arguments_of_two_methods_have_their_own_defaults() {
+    let place = Place::new();
+    let method = |name: &str, argument: &str, default: &str| {
+        let texts = json!({ "type": "array", "items": { "type": "string" }, "default": [default] });
+        let arguments = json!({ "type": "object", "properties": { argument: texts } });
+        json!({ "name": name, "command": format!("x.{name}"), "docs": "@service", "arguments": arguments })
+    };
+    let methods = [method("a_b", "c", "first"), method("a", "b_c", "second")];
+    let service = json!({ "name": "x", "version": 1, "oldest": 1, "methods": methods });
+    let schema = json!({ "services": [service] }).to_string();
+    let schema = place.file("x.json", schema.as_bytes());
+    let args = ["bindings", "--lang", "python", schema.to_str().unwrap()];
+    let code = place.pipeplug(args).run().exits(0);
+    let code = code.text();
+    let name = |default: &str| {
+        let (before, _) = code.split_once(&format!(" = [\"{default}\"]\n")).unwrap();
+        before.rsplit('\n').next().unwrap().split(':').next().unwrap().to_owned()
+    };
+    let (first, second) = (name("first"), name("second"));
+    assert_ne!(first, second);
+    // In the class of functions and in that of coroutines.
+    assert_eq!(code.matches(&format!("c: List[str] = {first},")).count(), 2);
+    assert_eq!(code.matches(&format!("b_c: List[str] = {second},")).count(), 2);
 }
 
 #[test]
@@ -681,7 +890,7 @@ fn values_of_rust_types_are_the_same_after_a_way_through_python() {
     let sdk = repository().join("sdk/python/src").canonicalize().unwrap();
     let plugin = format!(
         "#!/usr/bin/env python3
-import sys
+import json, sys
 sys.path[:0] = [{sdk:?}, {folder:?}]
 from pipeplug import Guest
 import shapes
@@ -700,10 +909,34 @@ class Mine(shapes.Shapes):
         return shapes.ShapeCircle(radius=len(from_) + len(import_))
     def words(self, most=3):
         return iter('abcdef'[:most])
+    def turn(self, items):
+        for lines in items:
+            if lines == ['fail']:
+                raise shapes.ShapeErrorUnknown(name='<ü>')
+            yield [shapes.Tree(label=line) for line in lines]
 
-guest = Guest('shapes')
-guest.service(Mine())
-guest.run()
+def host(path):
+    from pipeplug import Plugin
+    from pipeplug._types import from_json
+    with Plugin.start(path) as plugin:
+        client = plugin.client(shapes.Shapes)
+        for value in json.load(sys.stdin)['shapes']:
+            value = from_json(shapes.Everything, value)
+            assert client.same(value) == value
+        trees = [[tree.label for tree in trees] for trees in client.turn(iter([[], ['a', 'b']]))]
+        assert trees == [[], ['a', 'b']], trees
+        try:
+            list(client.turn(iter([['fail']])))
+            raise SystemExit('no error')
+        except shapes.ShapeErrorUnknown as error:
+            assert error.name == '<ü>'
+
+if sys.argv[1:] == ['host']:
+    host(sys.argv[0])
+else:
+    guest = Guest('shapes')
+    guest.service(Mine())
+    guest.run()
 ",
         folder = place.path()
     );
@@ -713,8 +946,18 @@ guest.run()
         place.pipeplug(args.map(str::to_owned).into_iter().chain([data.to_string()])).run()
     };
     let value = everything();
-    let back = call("shapes.same", &json!({ "value": value })).exits(0);
-    assert_eq!(serde_json::from_str::<Everything>(back.text()).unwrap(), value);
+    let others: Vec<Everything> = serde_json::from_value(values()["shapes"].clone()).unwrap();
+    for value in others.iter().chain([&value]) {
+        let back = call("shapes.same", &json!({ "value": value })).exits(0);
+        assert_eq!(serde_json::from_str::<Everything>(back.text()).unwrap(), *value);
+    }
+    // And from Python to Python.
+    let mut host = Command::new(&path);
+    host.arg("host").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut host = host.spawn().unwrap();
+    host.stdin.take().unwrap().write_all(values().to_string().as_bytes()).unwrap();
+    let output = host.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let zero = json!({ "value": Everything { byte: 0, ..value.clone() } });
     call("shapes.same", &zero).exits(1);
     let shape = call("shapes.class", &json!({ "from": "abc", "import": ["x"] })).exits(0);

@@ -18,12 +18,11 @@ from typing import (
     TypeVar,
     get_args,
     get_origin,
-    get_type_hints,
 )
 
 from . import _negotiation as nego
 from ._errors import CallFailed, Failure, MethodError, Unsupported
-from ._types import STREAMS, Misfit, bare, docs_of, from_json, schema, to_json
+from ._types import STREAMS, Misfit, bare, docs_of, from_json, hints_of, schema, to_json
 
 if TYPE_CHECKING:
     from ._handlers import Handlers
@@ -48,7 +47,7 @@ class Method:
         self.one_way: bool = marks.get("one_way", False)
         self.idempotent: bool = marks.get("idempotent", False)
         self.is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-        hints = get_type_hints(function, include_extras=True)
+        hints = hints_of(function)
         self.result = hints.pop("return", None)
         self.arguments: Dict[str, Any] = {}
         self.defaults: Dict[str, Any] = {}

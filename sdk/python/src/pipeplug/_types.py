@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import sys
 from collections import abc
 from typing import (
     Annotated,
     Any,
     Dict,
+    ForwardRef,
     Iterator,
     List,
     Literal,
@@ -41,10 +43,48 @@ STREAMS = (abc.Iterator, abc.AsyncIterator)
 class Misfit(Exception):
     """A value does not fit its type."""
 
-    def __init__(self, path: str, expected: str, found: object) -> None:
-        where = f"`{path}` " if path else ""
-        super().__init__(f"{where}should be {expected}, not {_kind(found)}")
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"`{path}` {problem}" if path else problem)
         self.path = path
+
+
+class _Later:
+    """A type that its own definition names: looked up when a value is at hand."""
+
+    def __init__(self, name: str, names: Dict[str, Any]) -> None:
+        self.name, self._names = name, names
+
+    def __call__(self) -> None:
+        """Lets typing take it for a type."""
+
+    def found(self) -> Any:
+        """Returns the type."""
+        return _kept(eval(self.name, self._names), self._names)
+
+
+def hints_of(thing: Any) -> Dict[str, Any]:
+    """Returns the types of the fields of a class, or of the parameters of a function."""
+    place = sys.modules.get(thing.__module__)
+    names = getattr(thing, "__globals__", None) or (vars(place) if place else {})
+    hints = get_type_hints(thing, include_extras=True)
+    return {name: _kept(kind, names) for name, kind in hints.items()}
+
+
+def _kept(kind: Any, names: Dict[str, Any]) -> Any:
+    """Returns a type whose names can be looked up later: those that typing leaves in recursive types."""
+    if isinstance(kind, ForwardRef):
+        return _Later(kind.__forward_arg__, names)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Literal or not args:
+        return kind
+    if origin is Annotated:
+        return kind.copy_with((_kept(args[0], names),))
+    kept = tuple(_kept(it, names) for it in args)
+    if all(new is old for new, old in zip(kept, args)):
+        return kind
+    if origin in _UNIONS:
+        return Union[kept]
+    return kind.copy_with(kept) if hasattr(kind, "copy_with") else origin[kept]
 
 
 def _kind(value: object) -> str:
@@ -126,6 +166,8 @@ def _body_of(value: Any) -> Any:
 def from_json(kind: Any, value: Any, path: str = "") -> Any:
     """Returns the value of a type that some JSON stands for."""
     kind, _ = bare(kind)
+    if isinstance(kind, _Later):
+        return from_json(kind.found(), value, path)
     if kind is Any or kind is object:
         return value
     if kind is None or kind is type(None):
@@ -164,7 +206,8 @@ def from_json(kind: Any, value: Any, path: str = "") -> Any:
         try:
             return kind(value)
         except ValueError:
-            raise Misfit(path, "one of " + ", ".join(repr(it.value) for it in kind), value) from None
+            values = ", ".join(repr(it.value) for it in kind)
+            raise Misfit(path, f"should be one of {values}, not {_kind(value)}") from None
     if isinstance(kind, type) and issubclass(kind, MethodError):
         return _error(kind, value, path)
     if is_typed_dict(kind) or dataclasses.is_dataclass(kind):
@@ -179,20 +222,20 @@ def from_json(kind: Any, value: Any, path: str = "") -> Any:
 
 def _arguments_of(kind: Any, value: Any, path: str) -> Dict[str, Any]:
     if _is_value(kind):
-        return {"value": from_json(get_type_hints(kind, include_extras=True)["value"], value, path)}
+        return {"value": from_json(hints_of(kind)["value"], value, path)}
     _check(isinstance(value, dict), None, path, "an object", value)
     fields = {}
     for name, inner, _, required, json_name in _fields(kind):
         if json_name in value:
             fields[name] = from_json(inner, value[json_name], _join(path, json_name))
         elif required:
-            raise Misfit(_join(path, json_name), "there", None)
+            raise Misfit(_join(path, json_name), "is missing")
     return fields
 
 
 def _check(fits: bool, result: Any, path: str, expected: str, found: object) -> Any:
     if not fits:
-        raise Misfit(path, expected, found)
+        raise Misfit(path, f"should be {expected}, not {_kind(found)}")
     return result
 
 
@@ -234,7 +277,7 @@ def _error(kind: Type[Any], value: Any, path: str) -> Any:
     for case in known:
         if (case_of(case) or case.__name__) == name:
             return case(**_error_fields(case, fields, _join(path, name)))
-    raise Misfit(path, "one of " + ", ".join(it.__name__ for it in known), value)
+    return _check(False, None, path, "one of " + ", ".join(it.__name__ for it in known), value)
 
 
 def _error_fields(kind: Type[Any], value: Any, path: str) -> Dict[str, Any]:
@@ -246,7 +289,7 @@ def _error_fields(kind: Type[Any], value: Any, path: str) -> Dict[str, Any]:
 
 def _fields(kind: Any) -> Iterator[Tuple[str, Any, Any, bool, str]]:
     """Returns name, type, default, need and name in JSON of each field."""
-    hints = get_type_hints(kind, include_extras=True)
+    hints = hints_of(kind)
     if is_typed_dict(kind):
         for name, inner in hints.items():
             yield name, inner, None, name in kind.__required_keys__, name
@@ -280,6 +323,11 @@ _SIMPLE: Mapping[Any, Dict[str, Any]] = {
 
 
 def _schema(kind: Any, defs: Dict[str, Any]) -> Dict[str, Any]:
+    if isinstance(kind, _Later):
+        if kind.name not in defs:
+            defs[kind.name] = {}
+            defs[kind.name] = schema(kind.found(), defs)
+        return {"$ref": f"#/$defs/{kind.name}"}
     if kind is Any or kind is object:
         return {}
     origin = get_origin(kind)

@@ -112,10 +112,9 @@ impl Language {
     /// Path of the code of a service, in a directory.
     fn file(self, service: &str) -> PathBuf {
         match self {
-            Self::Python => format!("{service}.py").into(),
+            Self::Python => python::file(service),
             Self::Typescript => format!("{service}.ts").into(),
-            // A package of Go is a directory.
-            Self::Go => Path::new(service).join(format!("{service}.go")),
+            Self::Go => go::file(service),
         }
     }
 

@@ -139,7 +139,22 @@ pub(super) fn wrapped(docs: &str, width: usize) -> Vec<String> {
     all
 }
 
-/// A string in double quotes, in ASCII: JavaScript, JSON and Python read it alike.
+/// A string in double quotes, in ASCII, as Go and Python have it: each character is one escape.
+pub(super) fn quoted_wide(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            ' '..='~' => quoted.push(c),
+            c => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// A string in double quotes, in ASCII, as JavaScript and JSON have it: in UTF-16.
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
@@ -213,5 +228,6 @@ mod tests {
         assert_eq!(lines("a\r\nb\u{2028}c\rd\u{202e}\n"), ["a", "b c d"]);
         assert!(lines(" \n\n").is_empty());
         assert_eq!(quoted("\"\\\n\u{2028}😀"), r#""\"\\\n\u2028\ud83d\ude00""#);
+        assert_eq!(quoted_wide("\"\\\n😀"), r#""\"\\\U0000000a\U0001f600""#);
     }
 }

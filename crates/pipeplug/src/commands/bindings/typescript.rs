@@ -25,8 +25,10 @@ pub(super) const TYPES: &[&str] = &[
     "Promise",
     "Record",
     "Required",
+    "Service",
     "ServiceDescription",
     "ServiceRequest",
+    "TypeError",
 ];
 
 /// Names that functions cannot have: keywords, and names that the code uses.
@@ -296,7 +298,7 @@ impl TypeScript<'_> {
         let optional = method.arguments.iter().all(|field| !field.required);
         let parameter = match (has_some, optional) {
             (false, _) => String::new(),
-            (true, true) => format!("args: {arguments} = {{}}, "),
+            (true, true) => format!("args?: {arguments}, "),
             (true, false) => format!("args: {arguments}, "),
         };
         let result = method.result.as_ref().map_or_else(|| "void".into(), |kind| self.kind(kind));

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -37,25 +38,26 @@ func run(ctx context.Context, host *pipeplug.Host, path, name string) error {
 		return err
 	}
 	defer plugin.Kill()
-	client, err := pipeplug.NewClient(plugin.Conn, greeter.Name, greeter.Version)
+	client, err := greeter.NewGreeterClient(plugin.Conn)
 	if err != nil {
 		return err
 	}
-	languages, err := pipeplug.Invoke[[]string](ctx, client, "languages", nil)
+	languages, err := client.Languages(ctx)
 	if err != nil {
 		return err
 	}
-	for _, language := range languages {
-		greeting, err := pipeplug.Invoke[string](ctx, client, "greet", greeter.GreetArguments{Name: name, Language: language})
+	for i := range languages {
+		greeting, err := client.Greet(ctx, greeter.GreetArguments{Name: name, Language: &languages[i]})
 		if err != nil {
 			return err
 		}
 		fmt.Println(greeting)
 	}
 	// The plugin's own errors have their type here.
-	_, err = pipeplug.Invoke[string](ctx, client, "greet", greeter.GreetArguments{Name: name, Language: "tlh"})
-	own, ok := pipeplug.MethodError[greeter.GreetError](err)
-	if !ok || own.UnknownLanguage == nil {
+	klingon := "tlh"
+	_, err = client.Greet(ctx, greeter.GreetArguments{Name: name, Language: &klingon})
+	var own *greeter.GreetError
+	if !errors.As(err, &own) || own.UnknownLanguage == nil {
 		return fmt.Errorf("an unknown language brought %v", err)
 	}
 	fmt.Println("not in", own.UnknownLanguage.Language)

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	pipeplug "github.com/pipeplug/pipeplug/sdk/go"
 	"github.com/pipeplug/pipeplug/sdk/go/samples/greeter"
@@ -14,9 +15,12 @@ var greetings = map[string]string{"de": "guten Tag", "en": "hello", "fr": "bonjo
 type greetingsIn struct{}
 
 func (greetingsIn) Greet(_ context.Context, args greeter.GreetArguments) (string, error) {
-	greeting, ok := greetings[args.Language]
+	greeting, ok := greetings[*args.Language]
 	if !ok {
-		return "", &greeter.GreetError{UnknownLanguage: &greeter.UnknownLanguage{Language: args.Language}}
+		return "", &greeter.GreetError{
+			UnknownLanguage: &greeter.GreetErrorUnknownLanguage{Language: *args.Language},
+			Message:         fmt.Sprintf("no greeting in the language %q is known", *args.Language),
+		}
 	}
 	return greeting + ", " + args.Name, nil
 }
@@ -26,9 +30,6 @@ func (greetingsIn) Languages(context.Context) ([]string, error) {
 }
 
 func main() {
-	service := pipeplug.NewService(greeter.Name, greeter.Version).Docs("Greets people.").Register(greetingsIn{})
-	service.Lookup("greet").Docs("Greets a person, in one of the plugin's languages.").Fails(&greeter.GreetError{})
-	service.Lookup("languages").Docs("Codes of the languages.")
-	guest := pipeplug.Guest{Services: []*pipeplug.Service{service}}
+	guest := pipeplug.Guest{Services: []*pipeplug.Service{greeter.NewGreeterService(greetingsIn{})}}
 	guest.Main()
 }

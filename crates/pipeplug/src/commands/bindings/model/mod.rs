@@ -159,6 +159,7 @@ impl Service {
         let mut names = Scope::without(taken);
         for suffix in ["", "Async", "Client", "Server", "Service"] {
             names.take(&format!("{own}{suffix}"));
+            names.take(&format!("New{own}{suffix}"));
         }
         names.take(&format!("Async{own}"));
         let mut parser = Parser {

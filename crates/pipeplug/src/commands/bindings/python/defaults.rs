@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::output::text;
 
 use super::super::model::{Body, Field, Named, Type, VariantKind};
-use super::super::names::{Scope, quoted, snake, upper};
+use super::super::names::{Scope, quoted_wide, snake, upper};
 use super::{Python, WORDS, literal, plain};
 
 /// Tries of types for the values of a default. A choice of choices can need very many.
@@ -109,7 +109,7 @@ impl Search<'_> {
                 let entries: Option<Vec<_>> = values
                     .iter()
                     .map(|(key, value)| {
-                        Some(format!("{}: {}", quoted(key), self.value(inner, value)?))
+                        Some(format!("{}: {}", quoted_wide(key), self.value(inner, value)?))
                     })
                     .collect();
                 Some(format!("{{{}}}", entries?.join(", ")))

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::super::model::{Method, Service};
-use super::super::names::{Scope, lines, quoted, snake, upper, wrapped};
+use super::super::model::{Field, Method, Service};
+use super::super::names::{Scope, lines, quoted_wide, snake, upper, wrapped};
 use super::{PIECE, Python, WORDS};
 
 impl Python<'_> {
@@ -14,7 +14,7 @@ impl Python<'_> {
         let _ = writeln!(
             self.text,
             "@service(version={version}{oldest}, name={}, description=_DESCRIPTION)\nclass {name}:",
-            quoted(wire)
+            quoted_wide(wire)
         );
         let docs =
             if lines(&self.service.docs).is_empty() { "A service." } else { &self.service.docs };
@@ -61,25 +61,18 @@ impl Python<'_> {
         for (index, field) in ordered.iter().enumerate() {
             let own = scope.take(&snake(&field.name));
             if own != field.name {
-                renamed.push(format!("{}: {}", quoted(&own), quoted(&field.name)));
+                renamed.push(format!("{}: {}", quoted_wide(&own), quoted_wide(&field.name)));
             }
             let mut notes = Vec::new();
             let (kind, default) = self.optional(field, self.kind(&field.kind)?, &mut notes)?;
             if !notes.is_empty() {
-                omitted.push(quoted(&own));
+                omitted.push(quoted_wide(&own));
             }
             describe(&own, &field.docs);
             let default = match default {
                 None => String::new(),
                 Some(value) if value.contains(['(', '[', '{']) && !value.starts_with('"') => {
-                    // Evaluated once, and changed by no one: a list is for reading.
-                    let name = format!("_{}", upper(&format!("{} {}", method.name, field.name)));
-                    let at = self.text.rfind("@service").unwrap_or(0);
-                    let line = format!("{name}: {kind} = {value}\n\n\n");
-                    if !self.text.contains(&line) {
-                        self.text.insert_str(at, &line);
-                    }
-                    format!(" = {name}")
+                    format!(" = {}", self.default_name(method, field, &kind, &value))
                 }
                 Some(value) => format!(" = {value}"),
             };
@@ -101,7 +94,7 @@ impl Python<'_> {
             marks.push("idempotent=True".into());
         }
         if own != method.name {
-            marks.push(format!("name={}", quoted(&method.name)));
+            marks.push(format!("name={}", quoted_wide(&method.name)));
         }
         if !renamed.is_empty() {
             marks.push(format!("arguments={{{}}}", renamed.join(", ")));
@@ -135,6 +128,20 @@ impl Python<'_> {
         self.docstring(&method.docs, &docs, "        ");
         self.text.push_str("        raise NotImplementedError\n");
         Ok(())
+    }
+
+    /// Name of a default that is evaluated once. Nothing changes it: a list is for reading.
+    fn default_name(&mut self, method: &Method, field: &Field, kind: &str, value: &str) -> String {
+        let key = (method.name.clone(), field.name.clone());
+        // The class of coroutines has the same ones.
+        if let Some(name) = self.default_names.get(&key) {
+            return name.clone();
+        }
+        let name = upper(&format!("{} {}", method.name, field.name));
+        let name = self.scope.take_numbered(&format!("_{name}"));
+        let _ = write!(self.defaults, "{name}: {kind} = {value}\n\n\n");
+        self.default_names.insert(key, name.clone());
+        name
     }
 
     pub(super) fn items(

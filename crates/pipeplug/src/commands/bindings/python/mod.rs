@@ -2,16 +2,19 @@
 
 mod defaults;
 mod methods;
+mod modules;
 mod types;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
 use super::HEADER;
 use super::model::{Body, Named, Service, Type, VariantKind};
-use super::names::{Scope, ascii, pascal, pieces, quoted, wrapped};
+use super::names::{Scope, ascii, pascal, pieces, quoted_wide, wrapped};
+
+pub(super) use modules::file;
 
 /// Names that types cannot have.
 pub(super) const TYPES: &[&str] = &[
@@ -98,7 +101,11 @@ struct Python<'a> {
     text: String,
     /// Choices, which are evaluated at once, behind the classes that they name.
     choices: String,
-    /// Names of types for what has none in the description.
+    /// Defaults of arguments that are lists and the like, before the classes of the service.
+    defaults: String,
+    /// Names of these defaults, by method and argument.
+    default_names: BTreeMap<(String, String), String>,
+    /// Names of the module.
     scope: Scope,
     /// Text of `Other` variants and the like, by type.
     owned: BTreeSet<usize>,
@@ -106,8 +113,9 @@ struct Python<'a> {
 
 /// Writes the code of a service.
 pub(super) fn generate(service: Service) -> Result<String, String> {
-    let taken: Vec<&str> =
-        service.types.iter().map(|it| it.name.as_str()).chain(TYPES.iter().copied()).collect();
+    let mut taken: Vec<&str> = service.types.iter().map(|it| it.name.as_str()).collect();
+    taken.extend(TYPES);
+    taken.push("_DESCRIPTION");
     let mut owned = BTreeSet::new();
     for named in &service.types {
         if let Body::Union(variants) = &named.body {
@@ -130,6 +138,8 @@ pub(super) fn generate(service: Service) -> Result<String, String> {
         service: &service,
         text: String::new(),
         choices: String::new(),
+        defaults: String::new(),
+        default_names: BTreeMap::new(),
         scope: Scope::without(&taken),
         owned,
     };
@@ -147,10 +157,15 @@ pub(super) fn generate(service: Service) -> Result<String, String> {
             let _ = write!(python.text, "{} = {text}\n\n", named.name);
         }
     }
-    let class = pascal(&service.name);
+    let mut class = pascal(&service.name);
+    // These names are imported.
+    if TYPES.iter().any(|it| *it == class || it.strip_prefix("Async") == Some(&class)) {
+        class.push_str("Service");
+    }
+    let types = std::mem::take(&mut python.text);
     python.interface(&class, false)?;
     python.interface(&format!("Async{class}"), true)?;
-    let body = python.text;
+    let body = types + &python.defaults + &python.text;
     Ok(format!("{}{body}", head(&service, &body)).trim_end().to_owned() + "\n")
 }
 
@@ -247,7 +262,7 @@ impl Python<'_> {
 }
 
 fn case(tag: &str) -> Vec<String> {
-    vec![format!("__pipeplug_case__: ClassVar[str] = {}", quoted(tag))]
+    vec![format!("__pipeplug_case__: ClassVar[str] = {}", quoted_wide(tag))]
 }
 
 fn unexpected(named: &Named) -> String {
@@ -257,7 +272,7 @@ fn unexpected(named: &Named) -> String {
 /// A constant.
 fn literal(value: &Value) -> String {
     match value {
-        Value::String(text) => quoted(text),
+        Value::String(text) => quoted_wide(text),
         Value::Bool(true) => "True".into(),
         Value::Bool(false) => "False".into(),
         other => other.to_string(),
@@ -274,7 +289,7 @@ fn plain(value: &Value) -> String {
         Value::Object(values) => {
             let entries: Vec<_> = values
                 .iter()
-                .map(|(key, value)| format!("{}: {}", quoted(key), plain(value)))
+                .map(|(key, value)| format!("{}: {}", quoted_wide(key), plain(value)))
                 .collect();
             format!("{{{}}}", entries.join(", "))
         }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::super::model::{Body, Field, Named, Type, Variant, VariantKind};
-use super::super::names::{Scope, lines, pascal, quoted, snake, upper};
+use super::super::names::{Scope, lines, pascal, quoted_wide, snake, upper};
 use super::{Python, WORDS, case, literal, unexpected};
 
 impl Python<'_> {
@@ -97,7 +97,7 @@ impl Python<'_> {
                 for (value, docs) in values {
                     self.comment(docs, "    ");
                     let own = scope.take(&upper(value));
-                    let _ = writeln!(self.text, "    {own} = {}", quoted(value));
+                    let _ = writeln!(self.text, "    {own} = {}", quoted_wide(value));
                 }
                 self.text.push_str("\n\n");
                 Ok(())
@@ -266,7 +266,7 @@ impl Python<'_> {
         }
         if let Some((property, value)) = tag {
             let own = scope.take(&snake(property));
-            let (property, value) = (quoted(property), quoted(value));
+            let (property, value) = (quoted_wide(property), quoted_wide(value));
             let _ = writeln!(
                 self.text,
                 "    {own}: Literal[{value}] = field(\n        default={value}, metadata={{\"json\": {property}, \"tag\": True}}\n    )"
@@ -280,7 +280,7 @@ impl Python<'_> {
         let kind = self.kind(&field.kind)?;
         let mut notes = Vec::new();
         if own != field.name {
-            notes.push(format!("\"json\": {}", quoted(&field.name)));
+            notes.push(format!("\"json\": {}", quoted_wide(&field.name)));
         }
         let (kind, default) = self.optional(field, kind, &mut notes)?;
         let notes = if notes.is_empty() {
