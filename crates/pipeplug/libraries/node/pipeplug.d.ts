@@ -875,6 +875,7 @@ type Schema = boolean | {
 interface Misfit {
     /** Path of the value, such as `user.name`. Empty for the whole. */
     path: string;
+    /** What is said of the value, such as `is missing`. */
     message: string;
 }
 type Defs = Readonly<Record<string, Schema>>;

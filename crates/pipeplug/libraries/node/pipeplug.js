@@ -3597,7 +3597,7 @@ function misfit(value, schema, defs = {}, path = "") {
     if (schema === true)
         return undefined;
     if (schema === false)
-        return { path, message: "there should be none" };
+        return { path, message: "should not be there" };
     const reference = schema.$ref;
     if (typeof reference === "string") {
         const target = defs[reference.replace(/^#\/\$defs\//, "")];
@@ -3630,7 +3630,7 @@ function typeMisfit(value, schema, path) {
     const list = Array.isArray(types) ? types : [types];
     if (list.some((type) => isOfType(value, type)))
         return undefined;
-    return { path, message: `it is ${excerpt(value)}, and should be ${list.join(" or ")}` };
+    return { path, message: `is ${excerpt(value)}, and should be ${list.join(" or ")}` };
 }
 function isOfType(value, type) {
     switch (type) {
@@ -3650,10 +3650,10 @@ function choiceMisfit(value, schema, defs, path) {
     const text = JSON.stringify(value);
     const { const: only, enum: values, allOf, anyOf, oneOf, not } = schema;
     if ("const" in schema && JSON.stringify(only) !== text) {
-        return { path, message: `it is ${excerpt(value)}, and should be ${excerpt(only)}` };
+        return { path, message: `is ${excerpt(value)}, and should be ${excerpt(only)}` };
     }
     if (Array.isArray(values) && !values.some((item) => JSON.stringify(item) === text)) {
-        return { path, message: `it is ${excerpt(value)}, and should be one of ${excerpt(values)}` };
+        return { path, message: `is ${excerpt(value)}, and should be one of ${excerpt(values)}` };
     }
     for (const each of allOf ?? []) {
         const found = misfit(value, each, defs, path);
@@ -3666,10 +3666,12 @@ function choiceMisfit(value, schema, defs, path) {
         const found = choices.map((each) => misfit(value, each, defs, path));
         const fits = found.filter((each) => each === undefined).length;
         if (fits === 0)
-            return found.length === 1 && found[0] ? found[0] : { path, message: `${excerpt(value)} is none of its variants` };
+            return found.length === 1 && found[0]
+                ? found[0]
+                : { path, message: `is ${excerpt(value)}, which is none of its variants` };
     }
     if (not !== undefined && misfit(value, not, defs, path) === undefined) {
-        return { path, message: `it should not be ${excerpt(value)}` };
+        return { path, message: `should not be ${excerpt(value)}` };
     }
     return undefined;
 }
@@ -3688,7 +3690,7 @@ function boundsMisfit(value, schema, path) {
     for (const [actual, key, isOutside] of outside) {
         const limit = bound(key);
         if (actual !== undefined && limit !== undefined && isOutside(actual, limit)) {
-            return { path, message: `it is ${excerpt(value)}: the ${key} is ${limit}` };
+            return { path, message: `is ${excerpt(value)}: the ${key} is ${limit}` };
         }
     }
     return undefined;
@@ -3700,11 +3702,13 @@ function objectMisfit(value, schema, defs, path) {
     const properties = schemas(schema.properties);
     for (const name of schema.required ?? []) {
         if (!Object.hasOwn(object, name))
-            return { path: pathOf(path, name), message: "it is missing" };
+            return { path: pathOf(path, name), message: "is missing" };
     }
+    const patterns = Object.entries(schemas(schema.patternProperties));
     const others = schema.additionalProperties;
     for (const [name, item] of Object.entries(object)) {
-        const property = Object.hasOwn(properties, name) ? properties[name] : others;
+        const pattern = patterns.find(([pattern]) => new RegExp(pattern, "u").test(name));
+        const property = Object.hasOwn(properties, name) ? properties[name] : (pattern?.[1] ?? others);
         const found = property === undefined ? undefined : misfit(item, property, defs, pathOf(path, name));
         if (found !== undefined)
             return found;
@@ -3716,9 +3720,9 @@ function listMisfit(value, schema, defs, path) {
         return undefined;
     const { minItems, maxItems } = schema;
     if (typeof minItems === "number" && value.length < minItems)
-        return { path, message: `it has ${value.length} items, and should have ${minItems}` };
+        return { path, message: `has ${value.length} items, and should have ${minItems}` };
     if (typeof maxItems === "number" && value.length > maxItems)
-        return { path, message: `it has ${value.length} items, and should have ${maxItems}` };
+        return { path, message: `has ${value.length} items, and should have ${maxItems}` };
     const first = schema.prefixItems ?? [];
     const items = schema.items;
     for (const [index, item] of value.entries()) {
@@ -3800,7 +3804,7 @@ function readArguments(request, method, defs) {
     const args = withDefaults(value, method.arguments);
     const found = method.arguments === undefined ? undefined : misfit(args, method.arguments, defs);
     if (found !== undefined) {
-        const text = `the argument ${JSON.stringify(found.path)} of ${request.command} does not fit: ${found.message}`;
+        const text = `the argument ${JSON.stringify(found.path)} of ${request.command} ${found.message}`;
         throw new Failure(failureCode.invalidArgument, text, { field: found.path });
     }
     return args;
@@ -3816,9 +3820,8 @@ async function* items(parts, schema, defs) {
         }
         const found = schema === undefined ? undefined : misfit(value, schema, defs);
         if (found !== undefined) {
-            throw new Failure(failureCode.invalidArgument, `an item does not fit: ${found.path} ${found.message}`, {
-                field: found.path,
-            });
+            const text = `an item does not fit: ${found.path || "it"} ${found.message}`;
+            throw new Failure(failureCode.invalidArgument, text, { field: found.path });
         }
         yield value;
     }
