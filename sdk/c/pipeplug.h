@@ -50,7 +50,7 @@ typedef enum {
 /* Error of a function, for people. */
 typedef struct {
     ppg_status status;
-    char message[512]; /* lowercase, without a full stop; cut if it is longer */
+    char message[1024]; /* lowercase, without a full stop; cut if it is longer */
 } ppg_error;
 
 /* Short name of a status, as in "timed out". */
