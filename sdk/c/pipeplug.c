@@ -498,16 +498,23 @@ int ppg_json_is_object(const char *json, size_t len) {
     return json_is_valid(json, len) && *json_space(json, json + len) == '{';
 }
 
-char *ppg_json_text(const char *value, size_t value_len) {
+/* Like ppg_json_text; *no_memory is set if that is the reason. */
+static char *json_text(const char *value, size_t value_len, int *no_memory) {
     struct text text = {NULL, 0, 0, 0};
     const char *end = value + value_len;
     text_add(&text, "", 0);
     if (utf8_prefix(value, value_len) != value_len || json_string(value, end, &text) != end || text.failed ||
         strlen(text.at) != text.len) {
+        *no_memory |= text.failed;
         free(text.at);
         return NULL;
     }
     return text.at;
+}
+
+char *ppg_json_text(const char *value, size_t value_len) {
+    int no_memory = 0;
+    return json_text(value, value_len, &no_memory);
 }
 
 char *ppg_json_quote(const char *string) {
@@ -779,7 +786,7 @@ static enum event reader_take(struct reader *it, const unsigned char **at, const
             n = (size_t)(left < here ? left : here);
             if (it->skip == SKIP_NOT) {
                 if (!reader_grow(it)) return EVENT_NO_MEMORY;
-                if (n > it->cap - it->got) n = (size_t)(it->cap - it->got);
+                if (n > it->cap - it->got) n = it->cap - (size_t)it->got;
                 memcpy(it->chunk->data + it->got, *at, n);
             }
             it->got += n;
@@ -1390,7 +1397,11 @@ static ppg_status send_two(ppg_peer *peer, const struct iovec *before, uint64_t 
     struct iovec iov[3];
     int n = 0, classic = peer->reader.format == FORMAT_CLASSIC;
     ppg_status status = PPG_OK;
-    if (command_len > 256 && (header = malloc(HEADER_MAX + command_len)) == NULL) return PPG_ENOMEM;
+    if (command_len > 256 && (header = malloc(HEADER_MAX + command_len)) == NULL) {
+        pthread_mutex_lock(&peer->out_mu);
+        status = PPG_ENOMEM;
+        goto out;
+    }
     if (before != NULL) iov[n++] = *before;
     iov[n].iov_base = header;
     iov[n++].iov_len = put_header(header, peer->reader.format, id, direction, command, command_len, len);
@@ -1475,6 +1486,8 @@ static ppg_status send_two(ppg_peer *peer, const struct iovec *before, uint64_t 
     out_flush(peer);
     out_kick(peer);
 out:
+    /* Without a response, a credit or a cancel the other side would wait for ever: it is to find the end in place of it. */
+    if (status == PPG_ENOMEM && (direction == DIR_RESPONSE || strncmp(command, "cmd.", 4) == 0)) out_break(peer);
     pthread_mutex_unlock(&peer->out_mu);
     if (header != small) free(header);
     return status;
@@ -1648,10 +1661,10 @@ static void context_clear(struct context *it) {
     it->deadline = NEVER;
 }
 
-/* Reads a cmd.context. Returns 0 if it is none. */
+/* Reads a cmd.context. Returns 0 if it is none, -1 if there is no memory. */
 static int context_read(struct context *it, const chunk *from) {
     struct members members;
-    int good = 1;
+    int good = 1, no_memory = 0;
     context_clear(it);
     if (from->len > CONTEXT_MAX || !members_begin(&members, (char *)from->data, from->len)) return 0;
     while (members_next(&members)) {
@@ -1669,7 +1682,7 @@ static int context_read(struct context *it, const chunk *from) {
             it->progress = len == 4 && memcmp(value, "true", 4) == 0;
             if (!it->progress && !(len == 5 && memcmp(value, "false", 5) == 0)) good = 0;
         } else if (key_is(&members, "stream")) {
-            char *words = ppg_json_text(value, len);
+            char *words = json_text(value, len, &no_memory);
             if (words == NULL) {
                 good = 0;
                 continue;
@@ -1686,20 +1699,20 @@ static int context_read(struct context *it, const chunk *from) {
                 continue;
             }
             while (members_next(&inner)) {
-                char *text = ppg_json_text(inner.value, inner.value_len);
+                char *text = json_text(inner.value, inner.value_len, &no_memory);
                 if (*inner.value != '"') good = 0;
                 if (text != NULL && strlen(inner.key.at) == inner.key.len && !entry_set(&it->values, inner.key.at, text))
-                    good = 0;
+                    no_memory = 1;
                 free(text);
             }
-            if (inner.failed) good = 0;
+            no_memory |= inner.failed;
         }
     }
-    if (members.failed) good = 0;
+    no_memory |= members.failed;
     it->is_set = good;
     it->id = from->id;
-    if (!good) context_clear(it);
-    return good;
+    if (!good || no_memory) context_clear(it);
+    return no_memory ? -1 : good;
 }
 
 /* Metadata of the other side. Returns 0 if it is no object, -1 if there is no memory. */
@@ -1760,6 +1773,10 @@ static int choose_version(ppg_peer *peer) {
 }
 
 static void member(struct text *text, const char *key, const char *value) {
+    if (value == NULL) { /* there was no memory for it */
+        text->failed = 1;
+        return;
+    }
     text_str(text, text->len == 0 ? "{" : ",");
     text_quote(text, key, strlen(key));
     text_str(text, ":");
@@ -1903,8 +1920,8 @@ static ppg_status send_failure(ppg_peer *peer, uint64_t id, const char *code, co
         text_str(&text, data);
     }
     text_str(&text, "}");
-    if (text.failed)
-        status = PPG_ENOMEM;
+    if (text.failed) /* the message is better than nothing */
+        status = send_chunk(peer, id, DIR_RESPONSE, "cmd.error", message, len, flags);
     else
         status = send_chunk(peer, id, DIR_RESPONSE, "cmd.failure", text.at, text.len, flags);
     free(text.at);
@@ -2070,6 +2087,7 @@ static int can_send_part(void *of) {
 
 ppg_status ppg_send_part(ppg_stream *stream, const void *data, size_t len, ppg_error *error) {
     ppg_peer *peer;
+    ppg_status status;
     int corked;
     if (stream == NULL || !stream->can_send) return fail(error, PPG_EINVAL, "this stream takes no parts from this side");
     peer = stream->peer;
@@ -2077,10 +2095,10 @@ ppg_status ppg_send_part(ppg_stream *stream, const void *data, size_t len, ppg_e
     if (!wait_until(peer, &stream->send_cond, can_send_part, stream, stream->deadline) || is_over(stream->deadline))
         stream_expired(stream);
     if (stream->is_refused || stream->is_closed || peer->is_closed || stream->send_done) {
-        ppg_status status = stream->is_refused  ? PPG_EENOUGH
-                            : stream->is_closed ? stream->close_status
-                            : peer->is_closed   ? PPG_ECLOSED
-                                                : PPG_EINVAL;
+        status = stream->is_refused  ? PPG_EENOUGH
+                 : stream->is_closed ? stream->close_status
+                 : peer->is_closed   ? PPG_ECLOSED
+                                     : PPG_EINVAL;
         const char *why = stream->refusal != NULL && *stream->refusal ? stream->refusal : ppg_status_text(status);
         fail(error, status, "the part was not sent: %s", has_ended(status) ? "" : why);
         pthread_mutex_unlock(&peer->mu);
@@ -2093,12 +2111,10 @@ ppg_status ppg_send_part(ppg_stream *stream, const void *data, size_t len, ppg_e
         pass_lead(peer);
     }
     pthread_mutex_unlock(&peer->mu);
-    if (send_chunk(peer, stream->node.id, stream_direction(stream), "cmd.part", data, len,
-                   corked ? corked : SEND_MAY_WAIT) != PPG_OK) {
-        fail(error, PPG_ECLOSED, "the part was not sent: ");
-        return add_end(peer, error, PPG_ECLOSED);
-    }
-    return fine(error);
+    status = send_chunk(peer, stream->node.id, stream_direction(stream), "cmd.part", data, len, corked ? corked : SEND_MAY_WAIT);
+    if (status == PPG_OK) return fine(error);
+    fail(error, status, "the part was not sent: %s", has_ended(status) ? "" : ppg_status_text(status));
+    return has_ended(status) ? add_end(peer, error, status) : status;
 }
 
 static ppg_status end_parts(ppg_stream *stream, const char *reason, ppg_error *error) {
@@ -2599,8 +2615,9 @@ static void protocol_one_way(ppg_peer *peer, chunk *it) {
         return;
     }
     if (strcmp(what, "context") == 0) {
-        if (!accepts(peer, F_CONTEXT) || !context_read(&peer->context, it))
-            warn(peer, "ignored a cmd.context that is too long, has other values, or was not agreed");
+        int read = accepts(peer, F_CONTEXT) ? context_read(&peer->context, it) : 0;
+        if (read < 0) peer_closed(peer, PPG_ENOMEM, "no memory for a context");
+        if (read == 0) warn(peer, "ignored a cmd.context that is too long, has other values, or was not agreed");
     } else if (strcmp(what, "credit") == 0) {
         uint64_t total;
         if (!parse_number((char *)it->data, it->len, &total) || total > peer->sent || total < peer->credited) {
@@ -2970,12 +2987,13 @@ static int has_credit(void *of) {
            peer->sent - peer->credited < peer->their_window;
 }
 
-/* The chunk cmd.context, if there is anything to say. Returns -1 if there is no memory. */
-static int make_context(ppg_peer *peer, const ppg_call_options *options, uint64_t id, int64_t deadline, int streams,
+/* The chunk cmd.context, if there is anything to say. */
+static ppg_status make_context(ppg_peer *peer, const ppg_call_options *options, uint64_t id, int64_t deadline, int streams,
                         struct text *out) {
     struct text json = {NULL, 0, 0, 0};
     char header[HEADER_MAX + 16];
-    size_t i, n;
+    size_t i;
+    ppg_status status;
     const struct entry *it = options->parent != NULL ? options->parent->context.values : NULL;
     int values = 0;
     if (deadline != NEVER) {
@@ -3011,16 +3029,13 @@ static int make_context(ppg_peer *peer, const ppg_call_options *options, uint64_
     }
     if (values > 0) text_str(&json, "}");
     if (json.len > 0) text_str(&json, "}");
-    n = 1;
-    if (json.len > CONTEXT_MAX) {
-        n = 0;
-    } else if (json.len > 0) {
+    if (json.len > 0 && json.len <= CONTEXT_MAX) {
         text_add(out, header, put_header(header, peer->reader.format, id, DIR_ONE_WAY, "cmd.context", 11, json.len));
         text_add(out, json.at, json.len);
     }
-    n = n && !json.failed && !out->failed;
+    status = json.failed || out->failed ? PPG_ENOMEM : json.len > CONTEXT_MAX ? PPG_ELIMIT : PPG_OK;
     free(json.at);
-    return n ? 1 : -1;
+    return status;
 }
 
 /* Sends a request or one-way. *pending is made for a request, and for a one-way with a stream. */
@@ -3064,12 +3079,12 @@ static ppg_status begin(ppg_peer *peer, const char *command, const void *data, s
     needs_id = !options->one_way || streams || (peer->features[F_CONTEXT] && (deadline != NEVER || options->values != NULL ||
                (options->parent != NULL && options->parent->context.values != NULL)));
     if (needs_id) id = peer->next_id++;
-    if (needs_id && peer->features[F_CONTEXT] &&
-        make_context(peer, options, id, deadline, streams, &context) < 0) {
+    if (needs_id && peer->features[F_CONTEXT]) status = make_context(peer, options, id, deadline, streams, &context);
+    if (status != PPG_OK) {
         pthread_mutex_unlock(&peer->mu);
         free(context.at);
-        return fail(error, PPG_ELIMIT, "\"%.64s\" was not sent: its values are over %d bytes, or there is no memory",
-                    command, CONTEXT_MAX);
+        if (status == PPG_ENOMEM) return fail(error, status, "\"%.64s\" was not sent: no memory", command);
+        return fail(error, status, "\"%.64s\" was not sent: its values are over %d bytes", command, CONTEXT_MAX);
     }
     if (out != NULL) {
         pending = calloc(1, sizeof *pending);
@@ -4362,8 +4377,8 @@ static ppg_status spawn_plugin(ppg_peer *peer, int *rfd, int *wfd, ppg_error *er
     tells = !peer->use_stdio || peer->use_classic ||
             (count >= 2 && descriptor(peer->args[0]) >= 0 && descriptor(peer->args[1]) >= 0);
     if (tells) {
-        argv[n++] = peer->use_stdio ? "0" : "3";
-        argv[n++] = peer->use_stdio ? "1" : "4";
+        argv[n++] = (char *)(uintptr_t)(peer->use_stdio ? "0" : "3");
+        argv[n++] = (char *)(uintptr_t)(peer->use_stdio ? "1" : "4");
     }
     for (i = 0; i < count; i++) argv[n++] = peer->args[i];
     posix_spawn_file_actions_init(&actions);
