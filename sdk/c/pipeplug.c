@@ -894,7 +894,7 @@ static int table_add(struct table *table, struct node *node) {
         table->at = at;
         table->size = size;
     }
-    i = node->id & (table->size - 1);
+    i = (size_t)node->id & (table->size - 1);
     node->next = table->at[i];
     table->at[i] = node;
     table->count++;
@@ -3048,15 +3048,18 @@ static ppg_status begin(ppg_peer *peer, const char *command, const void *data, s
     ppg_status status;
     uint64_t id = 0, weight;
     int64_t deadline;
-    int streams, needs_id, flags;
+    int streams, needs_id, flags, timeout_ms;
     if (options == NULL) options = &none;
     status = refuse(peer, command, error);
     if (status != PPG_OK) return status;
     warn_of_cuts(peer, len);
     streams = options->send_parts || (options->receive_parts && !options->one_way);
     deadline = in_ms(options->timeout_ms);
-    if (options->parent != NULL && options->parent->context.deadline < deadline)
+    timeout_ms = options->timeout_ms;
+    if (options->parent != NULL && options->parent->context.deadline < deadline) {
         deadline = options->parent->context.deadline;
+        timeout_ms = ms_until(deadline);
+    }
     pthread_mutex_lock(&peer->mu);
     if (!peer->is_started) {
         pthread_mutex_unlock(&peer->mu);
@@ -3094,7 +3097,7 @@ static ppg_status begin(ppg_peer *peer, const char *command, const void *data, s
             pending->node.id = id;
             pending->node.of = pending;
             pending->deadline = deadline;
-            pending->timeout_ms = options->timeout_ms;
+            pending->timeout_ms = timeout_ms;
             pending->one_way = options->one_way;
             pending->on_progress = options->on_progress;
             pending->user = options->user;
@@ -3526,6 +3529,7 @@ const char *ppg_metadata(ppg_peer *peer, const char *key) {
 
 int ppg_has(ppg_peer *peer, const char *feature) {
     int i, has = 0;
+    if (peer == NULL || feature == NULL) return 0;
     pthread_mutex_lock(&peer->mu);
     for (i = 0; i < FEATURES; i++)
         if (strcmp(feature, FEATURE_NAMES[i]) == 0) has = peer->features[i];
@@ -3533,7 +3537,14 @@ int ppg_has(ppg_peer *peer, const char *feature) {
     return has;
 }
 
-uint32_t ppg_interface_version(ppg_peer *peer) { return peer->interface_version; }
+uint32_t ppg_interface_version(ppg_peer *peer) {
+    uint32_t version;
+    if (peer == NULL) return 0;
+    pthread_mutex_lock(&peer->mu);
+    version = peer->interface_version;
+    pthread_mutex_unlock(&peer->mu);
+    return version;
+}
 
 /* ==== Descriptors ==== */
 
