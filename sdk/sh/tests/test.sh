@@ -87,7 +87,7 @@ ppg_call output '!
 ' && same 'output of a function' "$(ppg_text)x" 'a "b" \c!x'
 text=$(awk 'BEGIN { for (i = 0; i < 3000; i++) printf "line %d \\ \"quoted\"\t%c end\n", i, 1 + i % 8 }')
 ppg_call same "$text$newline" && same 'a large text' "$(ppg_text && echo x)" "$text${newline}x"
-awk 'BEGIN { for (i = 0; i < 131072; i++) printf "\\\\0%03o", i % 256; print "" }' | while read -r octals; do printf %b "$octals"; done >"$folder/bytes"
+awk 'BEGIN { for (i = 0; i < 131072; i++) printf "\\0%03o", i % 256; print "" }' | while read -r octals; do printf %b "$octals"; done >"$folder/bytes"
 ppg_call_field copy "\"base64\":\"$(base64 <"$folder/bytes" | tr -d '\n')\"" && ppg_bytes >"$folder/back"
 same 'bytes of all kinds' "$(cmp "$folder/bytes" "$folder/back" 2>&1)" ''
 ppg_call fails
