@@ -41,10 +41,40 @@ build() { # folder, flags, targets…
 
 begin 'gcc -Wall -Wextra -Werror -std=c99 -pedantic'
 build plain -O2 all samples tests bench
-begin 'the header as C++'
+begin 'conversions'
+gcc -std=c99 -pedantic -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Wconversion -Wcast-qual -Werror -fsyntax-only pipeplug.c
+# What else is installed: another compiler, C++, and 32 bits.
+if command -v clang >/dev/null; then
+    begin 'clang'
+    make -s OUT="$dir/clang" CC=clang CFLAGS='-Wall -Wextra -Werror -Wshadow -Wconversion' all
+    make -s OUT="$dir/clang" CC=clang CFLAGS='-Wall -Wextra -Werror -Wshadow' samples tests bench
+fi
 if command -v g++ >/dev/null; then
-    printf '#include "pipeplug.h"\nint main() { return ppg_status_text(PPG_OK) == 0; }\n' >"$dir/header.cpp"
-    g++ -Wall -Wextra -Werror -I. -fsyntax-only "$dir/header.cpp"
+    begin 'a host in C++'
+    cat >"$dir/host.cpp" <<'END'
+#include "pipeplug.h"
+#include <cstdio>
+int main(int, char **argv) {
+    ppg_call_options options = PPG_CALL_OPTIONS_INIT;
+    ppg_peer *plugin = ppg_plugin_new(argv[1]);
+    ppg_reply *reply = NULL;
+    ppg_error error;
+    options.timeout_ms = 5000;
+    if (ppg_plugin_start(plugin, &error) == PPG_OK && ppg_call(plugin, "upper", "hello", 5, &options, &reply, &error) == PPG_OK)
+        std::puts(ppg_reply_text(reply));
+    ppg_reply_free(reply);
+    ppg_free(plugin);
+}
+END
+    g++ -std=c++98 -Wall -Wextra -Werror -Wconversion -Wold-style-cast -Wno-long-long -I. -o "$dir/host" "$dir/host.cpp" "$dir/plain/libpipeplug.a" -lpthread
+    [[ $("$dir/host" "$dir/plain/echo") = HELLO ]]
+fi
+if gcc -m32 -o "$dir/probe" -x c - <<<'int main(void) { return 0; }' 2>/dev/null && "$dir/probe"; then
+    begin '32 bits'
+    build narrow '-m32 -O1 -Wconversion' all
+    build narrow '-m32 -O1' tests
+    "$dir/narrow/vectors" "$root/crates/pipeplug-wire/tests/vectors"
+    timeout 60 "$dir/narrow/test" "$dir/narrow/all" 2>"$dir/log" || { cat "$dir/log"; false; }
 fi
 begin 'builds with sanitizers'
 build asan '-O1 -fsanitize=address,undefined -fno-sanitize-recover' samples tests
@@ -52,6 +82,10 @@ build tsan '-O1 -fsanitize=thread' tests
 
 begin 'test vectors, sanitizers: address, undefined'
 "$dir/asan/vectors" "$root/crates/pipeplug-wire/tests/vectors"
+begin 'random input, sanitizers: address, undefined'
+timeout 60 "$dir/asan/fuzz" "$root/crates/pipeplug-wire/tests/vectors" 300000 "${SEED:-1}"
+begin 'without memory, sanitizers: address, undefined'
+timeout 60 "$dir/asan/oom" 2>"$dir/log" || { cat "$dir/log"; false; }
 begin 'tests, sanitizers: address, undefined'
 timeout 60 "$dir/asan/test" "$dir/asan/all" 2>"$dir/log" || { cat "$dir/log"; false; }
 begin 'tests, sanitizer: thread'

@@ -42,7 +42,8 @@ enum {
     OUT_MAX = 64 << 20,
     JSON_DEPTH = 128,
     PIPE_SIZE = 1 << 20,
-    TAIL_LINES = 20
+    TAIL_LINES = 20,
+    BUSY_MS = 200
 };
 #define CONFIG_MAX ((size_t)1 << 20)
 #define DEFAULT_WINDOW ((uint64_t)4 << 20)
@@ -72,6 +73,12 @@ static int ms_until(int64_t at) {
     if (left <= 0) return 0;
     left = (left + 999999) / 1000000;
     return left > INT_MAX ? INT_MAX : (int)left;
+}
+
+static void pause_ns(long ns) {
+    struct timespec pause = {0, 0};
+    pause.tv_nsec = ns;
+    nanosleep(&pause, NULL);
 }
 
 static void cond_init(pthread_cond_t *cond) {
@@ -137,6 +144,23 @@ static ppg_status fail(ppg_error *error, ppg_status status, const char *format, 
         va_end(args);
     }
     return status;
+}
+
+/* Goes on with the message of an error. */
+static void more(ppg_error *error, const char *format, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 2, 3)))
+#endif
+    ;
+
+static void more(ppg_error *error, const char *format, ...) {
+    size_t len;
+    va_list args;
+    if (error == NULL) return;
+    len = strlen(error->message);
+    va_start(args, format);
+    vsnprintf(error->message + len, sizeof error->message - len, format, args);
+    va_end(args);
 }
 
 static ppg_status fine(ppg_error *error) {
@@ -420,6 +444,7 @@ struct members {
     struct text key;
     const char *value;
     size_t value_len;
+    int failed; /* no memory: members are left out */
 };
 
 /* Begins; returns 0 if the text is no object. */
@@ -448,7 +473,8 @@ static int members_next(struct members *it) {
     it->at = json_value(it->value, it->end, 1);
     it->value_len = (size_t)(it->at - it->value);
     it->at = json_space(it->at, it->end);
-    return !it->key.failed || members_next(it);
+    it->failed |= it->key.failed;
+    return !it->failed || members_next(it);
 }
 
 static int key_is(const struct members *it, const char *key) {
@@ -472,16 +498,23 @@ int ppg_json_is_object(const char *json, size_t len) {
     return json_is_valid(json, len) && *json_space(json, json + len) == '{';
 }
 
-char *ppg_json_text(const char *value, size_t value_len) {
+/* Like ppg_json_text; *no_memory is set if that is the reason. */
+static char *json_text(const char *value, size_t value_len, int *no_memory) {
     struct text text = {NULL, 0, 0, 0};
     const char *end = value + value_len;
     text_add(&text, "", 0);
     if (utf8_prefix(value, value_len) != value_len || json_string(value, end, &text) != end || text.failed ||
         strlen(text.at) != text.len) {
+        *no_memory |= text.failed;
         free(text.at);
         return NULL;
     }
     return text.at;
+}
+
+char *ppg_json_text(const char *value, size_t value_len) {
+    int no_memory = 0;
+    return json_text(value, value_len, &no_memory);
 }
 
 char *ppg_json_quote(const char *string) {
@@ -492,6 +525,15 @@ char *ppg_json_quote(const char *string) {
         return NULL;
     }
     return text.at;
+}
+
+/* A copy of JSON text. */
+static char *json_copy(const char *value, size_t len) {
+    char *copy = malloc(len + 1);
+    if (copy == NULL) return NULL;
+    memcpy(copy, value, len);
+    copy[len] = '\0';
+    return copy;
 }
 
 /* ==== Chunks ==== */
@@ -744,7 +786,7 @@ static enum event reader_take(struct reader *it, const unsigned char **at, const
             n = (size_t)(left < here ? left : here);
             if (it->skip == SKIP_NOT) {
                 if (!reader_grow(it)) return EVENT_NO_MEMORY;
-                if (n > it->cap - it->got) n = (size_t)(it->cap - it->got);
+                if (n > it->cap - it->got) n = it->cap - (size_t)it->got;
                 memcpy(it->chunk->data + it->got, *at, n);
             }
             it->got += n;
@@ -852,7 +894,7 @@ static int table_add(struct table *table, struct node *node) {
         table->at = at;
         table->size = size;
     }
-    i = node->id & (table->size - 1);
+    i = (size_t)node->id & (table->size - 1);
     node->next = table->at[i];
     table->at[i] = node;
     table->count++;
@@ -917,6 +959,8 @@ struct context {
 
 struct ppg_stream {
     ppg_peer *peer;
+    ppg_pending *pending; /* of a stream of this side */
+    int64_t deadline;
     struct node node;
     int ours, is_linked;
     /* Parts that this side sends. */
@@ -1002,7 +1046,8 @@ struct ppg_peer {
 
     /* Reading. */
     int rfd, wfd, wake_read, wake_write;
-    int read_socket, write_socket, write_shared;
+    int read_socket, write_socket, write_shared, did_warn_of_cuts;
+    size_t pipe_size; /* what the pipe holds that is written to */
     struct reader reader;
     unsigned char *rbuf;
     size_t rpos, rend;
@@ -1048,7 +1093,9 @@ struct ppg_peer {
     void *on_line_user;
     int err_fd;
     pthread_t err_thread;
-    int has_err_thread, err_ends;
+    int has_err_thread, err_ends, err_done;
+    unsigned err_quiet; /* times that the thread found nothing to read */
+    int knows_status, end_awaited;
     char *tail[TAIL_LINES];
     unsigned tail_count;
 
@@ -1350,7 +1397,11 @@ static ppg_status send_two(ppg_peer *peer, const struct iovec *before, uint64_t 
     struct iovec iov[3];
     int n = 0, classic = peer->reader.format == FORMAT_CLASSIC;
     ppg_status status = PPG_OK;
-    if (command_len > 256 && (header = malloc(HEADER_MAX + command_len)) == NULL) return PPG_ENOMEM;
+    if (command_len > 256 && (header = malloc(HEADER_MAX + command_len)) == NULL) {
+        pthread_mutex_lock(&peer->out_mu);
+        status = PPG_ENOMEM;
+        goto out;
+    }
     if (before != NULL) iov[n++] = *before;
     iov[n].iov_base = header;
     iov[n++].iov_len = put_header(header, peer->reader.format, id, direction, command, command_len, len);
@@ -1385,7 +1436,18 @@ static ppg_status send_two(ppg_peer *peer, const struct iovec *before, uint64_t 
         if (!out_keep(peer, iov, n, 0, 0)) status = PPG_ENOMEM;
         goto out;
     }
-    if (peer->out == NULL && !peer->out_direct && !classic_has_to_wait(peer, total)) {
+    if (classic && total > peer->pipe_size && len <= peer->pipe_size && before == NULL && !peer->write_socket) {
+        /* Both do not fit into an empty pipe: the header goes first, so that the buffer is in one piece. */
+        if (!out_keep(peer, iov, 1, 0, 1)) {
+            status = PPG_ENOMEM;
+            goto out;
+        }
+        if (!out_keep(peer, iov + 1, 1, 0, 1)) {
+            out_break(peer);
+            status = PPG_ENOMEM;
+            goto out;
+        }
+    } else if (peer->out == NULL && !peer->out_direct && !classic_has_to_wait(peer, total)) {
         ssize_t done;
         if (!classic && total > 65536 && (flags & (SEND_MAY_WAIT | SEND_LEADS))) {
             out_write_direct(peer, iov, n, flags & SEND_LEADS, until);
@@ -1424,6 +1486,8 @@ static ppg_status send_two(ppg_peer *peer, const struct iovec *before, uint64_t 
     out_flush(peer);
     out_kick(peer);
 out:
+    /* Without a response, a credit or a cancel the other side would wait for ever: it is to find the end in place of it. */
+    if (status == PPG_ENOMEM && (direction == DIR_RESPONSE || strncmp(command, "cmd.", 4) == 0)) out_break(peer);
     pthread_mutex_unlock(&peer->out_mu);
     if (header != small) free(header);
     return status;
@@ -1490,6 +1554,9 @@ static void pass_lead(ppg_peer *peer) {
 
 enum led { LED_DONE, LED_LOST };
 static enum led lead(ppg_peer *peer, int is_caller, int (*until)(void *), void *arg, int64_t deadline);
+static void give_up(ppg_pending *pending, ppg_status status);
+static ppg_status add_end(ppg_peer *peer, ppg_error *error, ppg_status status);
+static int has_ended(ppg_status status) { return status == PPG_ECLOSED || status == PPG_EBROKEN; }
 
 /* With mu: waits until `until(arg)` is true, and reads meanwhile if no other thread does. Returns 0 if the time is over. */
 static int wait_until(ppg_peer *peer, pthread_cond_t *cond, int (*until)(void *), void *arg, int64_t deadline) {
@@ -1574,16 +1641,30 @@ static const char *entry_get(const struct entry *it, const char *key) {
     return NULL;
 }
 
+/* Says once that a buffer is larger than the pipe. A reader of the original Go package has it cut then, and does not tell. */
+static void warn_of_cuts(ppg_peer *peer, size_t len) {
+    int warns;
+    if (peer->reader.format != FORMAT_CLASSIC || len <= peer->pipe_size) return;
+    pthread_mutex_lock(&peer->mu);
+    warns = !peer->did_warn_of_cuts && entry_get(peer->theirs, "pipeplug.protocol") == NULL;
+    peer->did_warn_of_cuts |= warns;
+    pthread_mutex_unlock(&peer->mu);
+    if (warns)
+        warn(peer, "a buffer of %lu bytes in the classic format is larger than the pipe (%lu): a peer that reads a buffer with "
+             "one read, as the original Go package does, loses the rest; send less, or use the standard format",
+             (unsigned long)len, (unsigned long)peer->pipe_size);
+}
+
 static void context_clear(struct context *it) {
     entries_free(it->values);
     memset(it, 0, sizeof *it);
     it->deadline = NEVER;
 }
 
-/* Reads a cmd.context. Returns 0 if it is none. */
+/* Reads a cmd.context. Returns 0 if it is none, -1 if there is no memory. */
 static int context_read(struct context *it, const chunk *from) {
     struct members members;
-    int good = 1;
+    int good = 1, no_memory = 0;
     context_clear(it);
     if (from->len > CONTEXT_MAX || !members_begin(&members, (char *)from->data, from->len)) return 0;
     while (members_next(&members)) {
@@ -1601,7 +1682,7 @@ static int context_read(struct context *it, const chunk *from) {
             it->progress = len == 4 && memcmp(value, "true", 4) == 0;
             if (!it->progress && !(len == 5 && memcmp(value, "false", 5) == 0)) good = 0;
         } else if (key_is(&members, "stream")) {
-            char *words = ppg_json_text(value, len);
+            char *words = json_text(value, len, &no_memory);
             if (words == NULL) {
                 good = 0;
                 continue;
@@ -1618,33 +1699,36 @@ static int context_read(struct context *it, const chunk *from) {
                 continue;
             }
             while (members_next(&inner)) {
-                char *text = ppg_json_text(inner.value, inner.value_len);
+                char *text = json_text(inner.value, inner.value_len, &no_memory);
                 if (*inner.value != '"') good = 0;
-                if (text != NULL && strlen(inner.key.at) == inner.key.len) entry_set(&it->values, inner.key.at, text);
+                if (text != NULL && strlen(inner.key.at) == inner.key.len && !entry_set(&it->values, inner.key.at, text))
+                    no_memory = 1;
                 free(text);
             }
+            no_memory |= inner.failed;
         }
     }
+    no_memory |= members.failed;
     it->is_set = good;
     it->id = from->id;
-    if (!good) context_clear(it);
-    return good;
+    if (!good || no_memory) context_clear(it);
+    return no_memory ? -1 : good;
 }
 
-/* Metadata of the other side. Returns 0 if it is no object. */
+/* Metadata of the other side. Returns 0 if it is no object, -1 if there is no memory. */
 static int read_theirs(ppg_peer *peer, const char *json, size_t len) {
     struct members members;
     const char *number;
+    int result = 1;
     if (!members_begin(&members, json, len)) return 0;
     while (members_next(&members)) {
         char *text = ppg_json_text(members.value, members.value_len);
-        if (text == NULL && (text = malloc(members.value_len + 1)) != NULL) {
-            memcpy(text, members.value, members.value_len);
-            text[members.value_len] = '\0';
-        }
-        if (text != NULL && strlen(members.key.at) == members.key.len) entry_set(&peer->theirs, members.key.at, text);
+        if (text == NULL) text = json_copy(members.value, members.value_len);
+        if (text == NULL || (strlen(members.key.at) == members.key.len && !entry_set(&peer->theirs, members.key.at, text)))
+            result = -1;
         free(text);
     }
+    if (members.failed) result = -1;
     number = entry_get(peer->theirs, "pipeplug.window");
     if (number != NULL && parse_number(number, strlen(number), &peer->their_window) && peer->their_window == 0)
         peer->their_window = 1;
@@ -1652,7 +1736,7 @@ static int read_theirs(ppg_peer *peer, const char *json, size_t len) {
     if (number != NULL && parse_number(number, strlen(number), &peer->their_stream_window) &&
         peer->their_stream_window == 0)
         peer->their_stream_window = 1;
-    return 1;
+    return result;
 }
 
 static void agree(ppg_peer *peer) {
@@ -1689,6 +1773,10 @@ static int choose_version(ppg_peer *peer) {
 }
 
 static void member(struct text *text, const char *key, const char *value) {
+    if (value == NULL) { /* there was no memory for it */
+        text->failed = 1;
+        return;
+    }
     text_str(text, text->len == 0 ? "{" : ",");
     text_quote(text, key, strlen(key));
     text_str(text, ":");
@@ -1749,13 +1837,18 @@ static void stream_close(ppg_stream *stream, ppg_status status, int is_ok, const
 
 static int pending_is_done(void *of) { return ((ppg_pending *)of)->is_done; }
 
+static int is_over(int64_t deadline) { return deadline != NEVER && now_ns() >= deadline; }
+
 /* With mu. */
 static void pending_done(ppg_pending *pending, ppg_status status, chunk *reply) {
     ppg_peer *peer = pending->peer;
-    if (pending->is_done) {
+    /* What comes after the deadline comes too late, whether this or the clock is looked at first. */
+    if (!pending->is_done && status != PPG_ECANCELLED && is_over(pending->deadline)) status = PPG_ETIMEOUT;
+    if (pending->is_done || status == PPG_ETIMEOUT) {
         chunk_free(reply);
-        return;
+        reply = NULL;
     }
+    if (pending->is_done) return;
     pending->is_done = 1;
     pending->status = status;
     pending->reply = reply;
@@ -1827,39 +1920,37 @@ static ppg_status send_failure(ppg_peer *peer, uint64_t id, const char *code, co
         text_str(&text, data);
     }
     text_str(&text, "}");
-    if (text.failed)
-        status = PPG_ENOMEM;
+    if (text.failed) /* the message is better than nothing */
+        status = send_chunk(peer, id, DIR_RESPONSE, "cmd.error", message, len, flags);
     else
         status = send_chunk(peer, id, DIR_RESPONSE, "cmd.failure", text.at, text.len, flags);
     free(text.at);
     return status;
 }
 
-/* Takes a cmd.failure apart: the message becomes the data of the reply. */
+/* Takes a cmd.failure apart: the message becomes the data of the reply. What cannot be taken apart stays as it is. */
 static void read_failure(chunk *reply) {
     const char *json = (char *)reply->data, *value;
-    char *message;
+    char *message, *code = NULL, *data = NULL;
     size_t len;
+    int good;
     if (reply->len > FAILURE_MAX || !ppg_json_get(json, reply->len, "message", &value, &len)) return;
     message = ppg_json_text(value, len);
-    if (message == NULL) return;
-    if (ppg_json_get(json, reply->len, "code", &value, &len)) {
-        reply->code = ppg_json_text(value, len);
-        if (reply->code == NULL) {
-            free(message);
-            return;
-        }
-    }
-    if (ppg_json_get(json, reply->len, "data", &value, &len) && !(len == 4 && memcmp(value, "null", 4) == 0)) {
-        reply->error_data = malloc(len + 1);
-        if (reply->error_data != NULL) {
-            memcpy(reply->error_data, value, len);
-            reply->error_data[len] = '\0';
-        }
+    good = message != NULL;
+    if (good && ppg_json_get(json, reply->len, "code", &value, &len)) good = (code = ppg_json_text(value, len)) != NULL;
+    if (good && ppg_json_get(json, reply->len, "data", &value, &len) && !(len == 4 && memcmp(value, "null", 4) == 0))
+        good = (data = json_copy(value, len)) != NULL;
+    if (!good) {
+        free(message);
+        free(code);
+        free(data);
+        return;
     }
     if (reply->data != (unsigned char *)(reply->command + reply->command_len + 1)) free(reply->data);
     reply->data = (unsigned char *)message;
     reply->len = strlen(message);
+    reply->code = code;
+    reply->error_data = data;
 }
 
 /* ==== Streams ==== */
@@ -1888,6 +1979,7 @@ static ppg_stream *stream_new(ppg_peer *peer, uint64_t id, int ours, int can_sen
     stream->node.id = id;
     stream->node.of = stream;
     stream->ours = ours;
+    stream->deadline = NEVER;
     stream->can_send = can_send;
     stream->can_receive = can_receive;
     stream->is_ended = !can_receive;
@@ -1976,6 +2068,17 @@ static void stream_chunk(ppg_peer *peer, chunk *it) {
     chunk_free(it);
 }
 
+/* With mu: the time of a stream is over, and with it that of its call. */
+static void stream_expired(ppg_stream *stream) {
+    ppg_peer *peer = stream->peer;
+    if (stream->is_closed) return;
+    if (stream->pending != NULL && !stream->pending->one_way)
+        give_up(stream->pending, PPG_ETIMEOUT);
+    else if (stream->ours && !stream->send_done && !peer->is_closed)
+        send_own(peer, stream->node.id, DIR_ONE_WAY, "cmd.end", "the deadline has passed");
+    stream_close(stream, PPG_ETIMEOUT, 0, "the deadline has passed");
+}
+
 static int can_send_part(void *of) {
     ppg_stream *stream = of;
     return stream->is_closed || stream->is_refused || stream->send_done || stream->peer->is_closed ||
@@ -1984,20 +2087,22 @@ static int can_send_part(void *of) {
 
 ppg_status ppg_send_part(ppg_stream *stream, const void *data, size_t len, ppg_error *error) {
     ppg_peer *peer;
+    ppg_status status;
     int corked;
     if (stream == NULL || !stream->can_send) return fail(error, PPG_EINVAL, "this stream takes no parts from this side");
     peer = stream->peer;
     pthread_mutex_lock(&peer->mu);
-    wait_until(peer, &stream->send_cond, can_send_part, stream, NEVER);
+    if (!wait_until(peer, &stream->send_cond, can_send_part, stream, stream->deadline) || is_over(stream->deadline))
+        stream_expired(stream);
     if (stream->is_refused || stream->is_closed || peer->is_closed || stream->send_done) {
-        ppg_status status = stream->is_refused  ? PPG_EENOUGH
-                            : stream->is_closed ? stream->close_status
-                            : peer->is_closed   ? PPG_ECLOSED
-                                                : PPG_EINVAL;
+        status = stream->is_refused  ? PPG_EENOUGH
+                 : stream->is_closed ? stream->close_status
+                 : peer->is_closed   ? PPG_ECLOSED
+                                     : PPG_EINVAL;
         const char *why = stream->refusal != NULL && *stream->refusal ? stream->refusal : ppg_status_text(status);
-        fail(error, status, "the part was not sent: %s", why);
+        fail(error, status, "the part was not sent: %s", has_ended(status) ? "" : why);
         pthread_mutex_unlock(&peer->mu);
-        return status;
+        return has_ended(status) ? add_end(peer, error, status) : status;
     }
     stream->sent += weight_of(8, len);
     corked = own_flags(peer);
@@ -2006,10 +2111,10 @@ ppg_status ppg_send_part(ppg_stream *stream, const void *data, size_t len, ppg_e
         pass_lead(peer);
     }
     pthread_mutex_unlock(&peer->mu);
-    if (send_chunk(peer, stream->node.id, stream_direction(stream), "cmd.part", data, len,
-                   corked ? corked : SEND_MAY_WAIT) != PPG_OK)
-        return fail(error, PPG_ECLOSED, "the part was not sent: the connection is closed");
-    return fine(error);
+    status = send_chunk(peer, stream->node.id, stream_direction(stream), "cmd.part", data, len, corked ? corked : SEND_MAY_WAIT);
+    if (status == PPG_OK) return fine(error);
+    fail(error, status, "the part was not sent: %s", has_ended(status) ? "" : ppg_status_text(status));
+    return has_ended(status) ? add_end(peer, error, status) : status;
 }
 
 static ppg_status end_parts(ppg_stream *stream, const char *reason, ppg_error *error) {
@@ -2030,7 +2135,9 @@ static ppg_status end_parts(ppg_stream *stream, const char *reason, ppg_error *e
             stream_close(stream, PPG_OK, 1, NULL); /* of a one-way */
     }
     pthread_mutex_unlock(&peer->mu);
-    return status == PPG_OK ? fine(error) : fail(error, status, "the parts were not ended: %s", ppg_status_text(status));
+    if (status == PPG_OK) return fine(error);
+    fail(error, status, "the parts were not ended: %s", has_ended(status) ? "" : ppg_status_text(status));
+    return has_ended(status) ? add_end(peer, error, status) : status;
 }
 
 ppg_status ppg_end_parts(ppg_stream *stream, ppg_error *error) { return end_parts(stream, "", error); }
@@ -2051,7 +2158,7 @@ ppg_status ppg_next_part(ppg_stream *stream, const void **data, size_t *len, ppg
     peer = stream->peer;
     pthread_mutex_lock(&peer->mu);
     stream->was_asked = 1;
-    wait_until(peer, &stream->receive_cond, has_part, stream, NEVER);
+    if (!wait_until(peer, &stream->receive_cond, has_part, stream, stream->deadline)) stream_expired(stream);
     chunk_free(stream->current);
     stream->current = stream->first;
     if (stream->current != NULL) {
@@ -2073,11 +2180,13 @@ ppg_status ppg_next_part(ppg_stream *stream, const void **data, size_t *len, ppg
     status = !stream->is_ended ? PPG_ECLOSED : stream->is_ok ? PPG_END : stream->end_status;
     if (status != PPG_END)
         fail(error, status, "the parts are not complete: %s",
-             stream->end_reason != NULL ? stream->end_reason : ppg_status_text(status));
+             has_ended(status)            ? ""
+             : stream->end_reason != NULL ? stream->end_reason
+                                          : ppg_status_text(status));
     pthread_mutex_unlock(&peer->mu);
     *data = NULL;
     *len = 0;
-    return status;
+    return has_ended(status) ? add_end(peer, error, status) : status;
 }
 
 /* With mu. */
@@ -2179,16 +2288,31 @@ static ppg_status answer_end(ppg_request *request, ppg_status status) {
 
 ppg_status ppg_answer(ppg_request *request, const void *data, size_t len) {
     int flags;
+    warn_of_cuts(request->peer, len);
     if (!answer_begin(request, &flags)) return request->chunk->direction == DIR_REQUEST ? PPG_EINVAL : PPG_OK;
     return answer_end(request, send_chunk(request->peer, request->node.id, DIR_RESPONSE, request->chunk->command, data,
                                           len, flags));
 }
 
+/* A code is for programs: what has spaces is a message in the wrong place. */
+static int is_code(const char *code) {
+    size_t len = strlen(code), i;
+    for (i = 0; i < len; i++)
+        if ((unsigned char)code[i] <= ' ' || code[i] == 0x7F) return 0;
+    return len <= 256 && utf8_prefix(code, len) == len;
+}
+
 ppg_status ppg_fail(ppg_request *request, const char *code, const char *message, const char *data) {
     int flags;
     if (message == NULL) message = "";
+    if (code != NULL && *code == '\0') code = NULL;
+    if ((code != NULL && !is_code(code)) || (data != NULL && !json_is_valid(data, strlen(data)))) {
+        warn(request->peer, "refused the %s of an error of \"%.64s\": %s",
+             data == NULL || json_is_valid(data, strlen(data)) ? "code" : "data", request->chunk->command,
+             data == NULL || json_is_valid(data, strlen(data)) ? "one is words joined by _, at most 256 bytes" : "they are no JSON");
+        return PPG_EINVAL;
+    }
     if (utf8_prefix(message, strlen(message)) != strlen(message)) message = "the error is not UTF-8";
-    if (data != NULL && !json_is_valid(data, strlen(data))) data = NULL;
     if (!answer_begin(request, &flags)) {
         if (request->chunk->direction == DIR_REQUEST) return PPG_EINVAL;
         warn(request->peer, "the one-way \"%.64s\" failed: %.300s", request->chunk->command, message);
@@ -2348,6 +2472,16 @@ static enum led incoming(ppg_peer *peer, chunk *it, int is_caller) {
         chunk_free(it);
         return LED_DONE;
     }
+    if (is_metadata && !peer->knows_theirs) {
+        if (read_theirs(peer, (char *)it->data, it->len) < 0) {
+            chunk_free(it);
+            peer_closed(peer, PPG_ENOMEM, "no memory for the metadata of the host");
+            return LED_DONE;
+        }
+        agree(peer);
+        /* Only what comes behind it waits for the start. */
+        peer->hold = peer->on_start != NULL || peer->version_count > 0;
+    }
     request = request_new(peer, it, weight);
     if (request == NULL || (is_request && !table_add(&peer->open, &request->node))) {
         if (is_request) send_failure(peer, it->id, "overloaded", "no memory", NULL, own_flags(peer));
@@ -2374,16 +2508,11 @@ static enum led incoming(ppg_peer *peer, chunk *it, int is_caller) {
             request_free(request);
             return LED_DONE;
         }
+        request->stream->deadline = request->context.deadline;
     }
     if (is_metadata) {
         request->handler = handle_metadata;
         request->is_metadata = 1;
-        if (!peer->knows_theirs) {
-            read_theirs(peer, (char *)it->data, it->len);
-            agree(peer);
-            /* Only what comes behind it waits for the start. */
-            peer->hold = peer->on_start != NULL || peer->version_count > 0;
-        }
     }
     if (is_caller || (peer->hold && !is_metadata) || peer->queue != NULL || peer->running >= peer->max_running) {
         if (is_metadata) {
@@ -2431,15 +2560,17 @@ static enum led incoming(ppg_peer *peer, chunk *it, int is_caller) {
 
 /* With mu: takes a response. */
 static void response(ppg_peer *peer, chunk *it) {
-    ppg_pending *pending;
-    if (strncmp(it->command, "cmd.part", 8) == 0 || strcmp(it->command, "cmd.enough") == 0) {
-        stream_chunk(peer, it);
-        return;
-    }
-    pending = table_find(&peer->calls, it->id);
-    if (pending == NULL) {
+    ppg_pending *pending = table_find(&peer->calls, it->id);
+    int is_part = strncmp(it->command, "cmd.part", 8) == 0 || strcmp(it->command, "cmd.enough") == 0;
+    int is_progress = strcmp(it->command, "cmd.progress") == 0;
+    if (pending != NULL && (is_part || is_progress) && is_over(pending->deadline)) {
+        give_up(pending, PPG_ETIMEOUT);
         chunk_free(it);
-    } else if (strcmp(it->command, "cmd.progress") == 0) {
+    } else if (is_part) {
+        stream_chunk(peer, it);
+    } else if (pending == NULL) {
+        chunk_free(it);
+    } else if (is_progress) {
         const char *json = (char *)it->data, *value;
         size_t len;
         uint64_t done, total = 0;
@@ -2484,8 +2615,9 @@ static void protocol_one_way(ppg_peer *peer, chunk *it) {
         return;
     }
     if (strcmp(what, "context") == 0) {
-        if (!accepts(peer, F_CONTEXT) || !context_read(&peer->context, it))
-            warn(peer, "ignored a cmd.context that is too long, has other values, or was not agreed");
+        int read = accepts(peer, F_CONTEXT) ? context_read(&peer->context, it) : 0;
+        if (read < 0) peer_closed(peer, PPG_ENOMEM, "no memory for a context");
+        if (read == 0) warn(peer, "ignored a cmd.context that is too long, has other values, or was not agreed");
     } else if (strcmp(what, "credit") == 0) {
         uint64_t total;
         if (!parse_number((char *)it->data, it->len, &total) || total > peer->sent || total < peer->credited) {
@@ -2855,12 +2987,13 @@ static int has_credit(void *of) {
            peer->sent - peer->credited < peer->their_window;
 }
 
-/* The chunk cmd.context, if there is anything to say. Returns -1 if there is no memory. */
-static int make_context(ppg_peer *peer, const ppg_call_options *options, uint64_t id, int64_t deadline, int streams,
+/* The chunk cmd.context, if there is anything to say. */
+static ppg_status make_context(ppg_peer *peer, const ppg_call_options *options, uint64_t id, int64_t deadline, int streams,
                         struct text *out) {
     struct text json = {NULL, 0, 0, 0};
     char header[HEADER_MAX + 16];
-    size_t i, n;
+    size_t i;
+    ppg_status status;
     const struct entry *it = options->parent != NULL ? options->parent->context.values : NULL;
     int values = 0;
     if (deadline != NEVER) {
@@ -2896,16 +3029,13 @@ static int make_context(ppg_peer *peer, const ppg_call_options *options, uint64_
     }
     if (values > 0) text_str(&json, "}");
     if (json.len > 0) text_str(&json, "}");
-    n = 1;
-    if (json.len > CONTEXT_MAX) {
-        n = 0;
-    } else if (json.len > 0) {
+    if (json.len > 0 && json.len <= CONTEXT_MAX) {
         text_add(out, header, put_header(header, peer->reader.format, id, DIR_ONE_WAY, "cmd.context", 11, json.len));
         text_add(out, json.at, json.len);
     }
-    n = n && !json.failed && !out->failed;
+    status = json.failed || out->failed ? PPG_ENOMEM : json.len > CONTEXT_MAX ? PPG_ELIMIT : PPG_OK;
     free(json.at);
-    return n ? 1 : -1;
+    return status;
 }
 
 /* Sends a request or one-way. *pending is made for a request, and for a one-way with a stream. */
@@ -2918,14 +3048,18 @@ static ppg_status begin(ppg_peer *peer, const char *command, const void *data, s
     ppg_status status;
     uint64_t id = 0, weight;
     int64_t deadline;
-    int streams, needs_id, flags;
+    int streams, needs_id, flags, timeout_ms;
     if (options == NULL) options = &none;
     status = refuse(peer, command, error);
     if (status != PPG_OK) return status;
+    warn_of_cuts(peer, len);
     streams = options->send_parts || (options->receive_parts && !options->one_way);
     deadline = in_ms(options->timeout_ms);
-    if (options->parent != NULL && options->parent->context.deadline < deadline)
+    timeout_ms = options->timeout_ms;
+    if (options->parent != NULL && options->parent->context.deadline < deadline) {
         deadline = options->parent->context.deadline;
+        timeout_ms = ms_until(deadline);
+    }
     pthread_mutex_lock(&peer->mu);
     if (!peer->is_started) {
         pthread_mutex_unlock(&peer->mu);
@@ -2941,19 +3075,19 @@ static ppg_status begin(ppg_peer *peer, const char *command, const void *data, s
         return fail(error, PPG_ETIMEOUT, "\"%.64s\" was not sent: the other side takes no more requests", command);
     }
     if (peer->is_closed) {
-        status = fail(error, peer->close_status, "\"%.64s\" was not sent: %.200s", command, peer->close_reason);
+        status = fail(error, peer->close_status, "\"%.64s\" was not sent: ", command);
         pthread_mutex_unlock(&peer->mu);
-        return status;
+        return add_end(peer, error, status);
     }
     needs_id = !options->one_way || streams || (peer->features[F_CONTEXT] && (deadline != NEVER || options->values != NULL ||
                (options->parent != NULL && options->parent->context.values != NULL)));
     if (needs_id) id = peer->next_id++;
-    if (needs_id && peer->features[F_CONTEXT] &&
-        make_context(peer, options, id, deadline, streams, &context) < 0) {
+    if (needs_id && peer->features[F_CONTEXT]) status = make_context(peer, options, id, deadline, streams, &context);
+    if (status != PPG_OK) {
         pthread_mutex_unlock(&peer->mu);
         free(context.at);
-        return fail(error, PPG_ELIMIT, "\"%.64s\" was not sent: its values are over %d bytes, or there is no memory",
-                    command, CONTEXT_MAX);
+        if (status == PPG_ENOMEM) return fail(error, status, "\"%.64s\" was not sent: no memory", command);
+        return fail(error, status, "\"%.64s\" was not sent: its values are over %d bytes", command, CONTEXT_MAX);
     }
     if (out != NULL) {
         pending = calloc(1, sizeof *pending);
@@ -2963,12 +3097,16 @@ static ppg_status begin(ppg_peer *peer, const char *command, const void *data, s
             pending->node.id = id;
             pending->node.of = pending;
             pending->deadline = deadline;
-            pending->timeout_ms = options->timeout_ms;
+            pending->timeout_ms = timeout_ms;
             pending->one_way = options->one_way;
             pending->on_progress = options->on_progress;
             pending->user = options->user;
             pending->command = copy_of(command);
             if (streams) pending->stream = stream_new(peer, id, 1, options->send_parts, options->receive_parts && !options->one_way);
+            if (pending->stream != NULL) {
+                pending->stream->pending = pending;
+                pending->stream->deadline = deadline;
+            }
             if (!options->one_way) pending->is_linked = table_add(&peer->calls, &pending->node);
         }
         if (pending == NULL || pending->command == NULL || (streams && pending->stream == NULL) ||
@@ -2991,14 +3129,13 @@ static ppg_status begin(ppg_peer *peer, const char *command, const void *data, s
     free(context.at);
     if (status != PPG_OK) {
         pthread_mutex_lock(&peer->mu);
-        fail(error, status, "\"%.64s\" was not sent: %s", command,
-             peer->is_closed ? peer->close_reason : ppg_status_text(status));
+        fail(error, status, "\"%.64s\" was not sent: %s", command, has_ended(status) ? "" : ppg_status_text(status));
         /* It counts as sent only if its first byte was. */
         if (status == PPG_ETIMEOUT) peer->sent -= weight;
         if (pending != NULL) pending_done(pending, status, NULL);
         pthread_mutex_unlock(&peer->mu);
         ppg_pending_free(pending);
-        return status;
+        return has_ended(status) ? add_end(peer, error, status) : status;
     }
     if (out != NULL) *out = pending;
     return fine(error);
@@ -3056,14 +3193,16 @@ ppg_status ppg_wait(ppg_pending *pending, int timeout_ms, ppg_reply **reply, ppg
         break;
     case PPG_ELIMIT: fail(error, status, "the reply to \"%.64s\" is over a limit of this side", pending->command); break;
     case PPG_ECANCELLED: fail(error, status, "the call of \"%.64s\" was given up", pending->command); break;
-    default: fail(error, status, "no reply to \"%.64s\": %.300s", pending->command, peer->close_reason); break;
+    default:
+        fail(error, status, "no reply to \"%.64s\": %s", pending->command, has_ended(status) ? "" : ppg_status_text(status));
+        break;
     }
     if (reply != NULL) {
         *reply = pending->reply;
         pending->reply = NULL;
     }
     pthread_mutex_unlock(&peer->mu);
-    return status;
+    return has_ended(status) ? add_end(peer, error, status) : status;
 }
 
 ppg_status ppg_call(ppg_peer *peer, const char *command, const void *data, size_t len,
@@ -3390,6 +3529,7 @@ const char *ppg_metadata(ppg_peer *peer, const char *key) {
 
 int ppg_has(ppg_peer *peer, const char *feature) {
     int i, has = 0;
+    if (peer == NULL || feature == NULL) return 0;
     pthread_mutex_lock(&peer->mu);
     for (i = 0; i < FEATURES; i++)
         if (strcmp(feature, FEATURE_NAMES[i]) == 0) has = peer->features[i];
@@ -3397,7 +3537,14 @@ int ppg_has(ppg_peer *peer, const char *feature) {
     return has;
 }
 
-uint32_t ppg_interface_version(ppg_peer *peer) { return peer->interface_version; }
+uint32_t ppg_interface_version(ppg_peer *peer) {
+    uint32_t version;
+    if (peer == NULL) return 0;
+    pthread_mutex_lock(&peer->mu);
+    version = peer->interface_version;
+    pthread_mutex_unlock(&peer->mu);
+    return version;
+}
 
 /* ==== Descriptors ==== */
 
@@ -3452,6 +3599,13 @@ static int peer_connect(ppg_peer *peer, int rfd, int wfd, int is_own) {
 #ifdef F_SETPIPE_SZ
     /* Fewer changes between the processes for large chunks; refused where the user has too many large pipes. */
     if (!peer->write_socket) (void)fcntl(peer->wfd, F_SETPIPE_SZ, PIPE_SIZE);
+#endif
+    peer->pipe_size = 65536;
+#ifdef F_GETPIPE_SZ
+    if (!peer->write_socket) {
+        int size = fcntl(peer->wfd, F_GETPIPE_SZ);
+        if (size > 0) peer->pipe_size = (size_t)size;
+    }
 #endif
     if (pipe(wake) != 0) return 0;
     peer->wake_read = wake[0];
@@ -3932,6 +4086,7 @@ static void *err_thread(void *of) {
             int ends;
             pthread_mutex_lock(&peer->mu);
             ends = peer->err_ends;
+            peer->err_quiet++;
             pthread_mutex_unlock(&peer->mu);
             if (ends) break;
             continue;
@@ -3952,6 +4107,9 @@ static void *err_thread(void *of) {
         }
     }
     if (len > 0) take_line(peer, line, len);
+    pthread_mutex_lock(&peer->mu);
+    peer->err_done = 1;
+    pthread_mutex_unlock(&peer->mu);
     return NULL;
 }
 
@@ -3972,14 +4130,18 @@ static char **make_env(const ppg_peer *peer) {
             passes |= strlen(names[k]) == len && strncmp(environ[i], names[k], len) == 0;
         for (it = peer->env; it != NULL; it = it->next)
             if (strlen(it->key) == len && strncmp(it->key, environ[i], len) == 0) passes = 0;
-        if (passes && (env[n] = copy_of(environ[i])) != NULL) n++;
+        if (passes && (env[n++] = copy_of(environ[i])) == NULL) goto no_memory;
     }
     for (it = peer->env; it != NULL; it = it->next) {
         size_t size = strlen(it->key) + strlen(it->value) + 2;
-        env[n] = malloc(size);
-        if (env[n] != NULL) snprintf(env[n++], size, "%s=%s", it->key, it->value);
+        if ((env[n++] = malloc(size)) == NULL) goto no_memory;
+        snprintf(env[n - 1], size, "%s=%s", it->key, it->value);
     }
     return env;
+no_memory:
+    while (n > 0) free(env[--n]);
+    free(env);
+    return NULL;
 }
 
 /* A pipe whose ends are out of the way of the descriptors 0 to 4, and are not inherited. */
@@ -4000,6 +4162,207 @@ static int high_pipe(int fds[2]) {
     return 0;
 }
 
+/* Head of a program's file. */
+struct program {
+    unsigned char head[4096];
+    size_t len;
+    char interpreter[1024]; /* of its `#!` line, or its dynamic loader; empty for none */
+};
+
+static uint64_t little(const unsigned char *at, int bytes) {
+    uint64_t number = 0;
+    while (bytes-- > 0) number = number << 8 | at[bytes];
+    return number;
+}
+
+/* Reads the file, and finds its interpreter. Returns 0 if it cannot be read. */
+static int program_read(struct program *it, const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), wide;
+    const unsigned char *head = it->head;
+    ssize_t n;
+    it->interpreter[0] = '\0';
+    it->len = 0;
+    if (fd < 0) return 0;
+    n = read(fd, it->head, sizeof it->head);
+    close(fd);
+    if (n < 0) return 0;
+    it->len = (size_t)n;
+    if (n > 2 && memcmp(head, "#!", 2) == 0) {
+        size_t from = 2, to;
+        while (from < it->len && (head[from] == ' ' || head[from] == '\t')) from++;
+        for (to = from; to < it->len && strchr(" \t\n", head[to]) == NULL; to++) continue;
+        if (to - from >= sizeof it->interpreter) return 1;
+        memcpy(it->interpreter, head + from, to - from);
+        it->interpreter[to - from] = '\0';
+    } else if (n >= 64 && memcmp(head, "\177ELF", 4) == 0 && head[5] == 1) {
+        uint64_t at, size, count, i;
+        wide = head[4] == 2;
+        at = little(head + (wide ? 32 : 28), wide ? 8 : 4);
+        size = little(head + (wide ? 54 : 42), 2);
+        count = little(head + (wide ? 56 : 44), 2);
+        for (i = 0; i < count && size >= 32 && at <= it->len && size <= it->len - at; i++, at += size) {
+            uint64_t from = little(head + at + (wide ? 8 : 4), wide ? 8 : 4);
+            uint64_t len = little(head + at + (wide ? 32 : 16), wide ? 8 : 4);
+            if (little(head + at, 4) != 3 || from > it->len || len > it->len - from || len > sizeof it->interpreter) continue;
+            memcpy(it->interpreter, head + from, (size_t)len);
+            it->interpreter[len > 0 ? len - 1 : 0] = '\0';
+        }
+    }
+    return 1;
+}
+
+static void add_machine(ppg_error *error, const struct program *it) {
+    static const struct {
+        unsigned number;
+        const char *name;
+    } names[] = {{3, "x86"}, {20, "powerpc"}, {21, "powerpc64"}, {22, "s390"}, {40, "arm"}, {62, "x86_64"}, {183, "aarch64"}, {243, "riscv"}};
+    unsigned number = it->head[5] == 2 ? it->head[18] * 256U + it->head[19] : it->head[19] * 256U + it->head[18];
+    const char *name = NULL;
+    size_t i;
+    for (i = 0; i < sizeof names / sizeof *names; i++)
+        if (names[i].number == number) name = names[i].name;
+    if (name != NULL)
+        more(error, "%s", name);
+    else
+        more(error, "machine %u", number);
+    more(error, ", %d bits, %s-endian", it->head[4] == 2 ? 64 : 32, it->head[5] == 2 ? "big" : "little");
+}
+
+/* The kernel takes the file for no program. */
+static void not_a_program(const char *path, ppg_error *error) {
+    struct program it, own;
+    const char *what = "it has neither a `#!` line nor an ELF header";
+    if (!program_read(&it, path)) {
+        more(error, "cannot be executed, nor read: %s", strerror(errno));
+        return;
+    }
+    if (it.len >= 20 && memcmp(it.head, "\177ELF", 4) == 0) {
+        if (program_read(&own, "/proc/self/exe") && own.len >= 20 && (memcmp(it.head + 4, own.head + 4, 2) != 0 || memcmp(it.head + 18, own.head + 18, 2) != 0)) {
+            more(error, "is built for another machine (");
+            add_machine(error, &it);
+            more(error, "), this one is ");
+            add_machine(error, &own);
+            more(error, ": build it for this one");
+            return;
+        }
+        what = "its ELF header is damaged";
+    } else if (it.len == 0) {
+        what = "it is empty";
+    } else if (it.len >= 2 && memcmp(it.head, "#!", 2) == 0) {
+        what = it.interpreter[0] == '\0' ? "its `#!` line names no interpreter" : "the interpreter of its `#!` line is no program";
+    } else if (it.len >= 3 && memcmp(it.head, "\357\273\277", 3) == 0) {
+        what = "a byte order mark stands before its first line: save it without one";
+    }
+    more(error, "is not a program: %s; start a script with a line like `#!/bin/sh`", what);
+}
+
+/* A path leads through a file as if that were a directory. Returns 0 if it does not. */
+static int through_a_file(const char *path, char *file, size_t size) {
+    struct stat info;
+    size_t len;
+    for (len = strlen(path); len > 1; len--) {
+        if (path[len - 1] != '/' || len > size) continue;
+        memcpy(file, path, len - 1);
+        file[len - 1] = '\0';
+        if (stat(file, &info) == 0 && !S_ISDIR(info.st_mode)) return 1;
+    }
+    return 0;
+}
+
+/* Its interpreter, or that of its interpreter, and so on, which does not exist. Returns 0 if all do. */
+static int missing_interpreter(const char *path, struct program *it) {
+    char at[sizeof it->interpreter];
+    int depth;
+    for (depth = 0; depth < 5; depth++) { /* as the kernel does */
+        if (!program_read(it, depth == 0 ? path : at) || it->interpreter[0] == '\0') return 0;
+        if (access(it->interpreter, F_OK) != 0) return 1;
+        memcpy(at, it->interpreter, sizeof at);
+    }
+    return 0;
+}
+
+/* Says why a program was not executed, which the number of the error alone does not tell. */
+static ppg_status why_not_executed(const char *path, int number, ppg_error *error) {
+    struct stat info;
+    struct program it;
+    char whole[1024], other[1024], dir[512];
+    ssize_t len;
+    if (error == NULL) return PPG_ESTART;
+    /* The whole path: what it is relative to may be another directory than the reader thinks. */
+    while (strncmp(path, "./", 2) == 0) path += strspn(path + 1, "/") + 1;
+    if (*path != '/' && getcwd(dir, sizeof dir) != NULL) {
+        snprintf(whole, sizeof whole, "%s/%s", dir, path);
+        path = whole;
+    }
+    if ((number == ENOENT || number == ENOTDIR) && through_a_file(path, other, sizeof other))
+        return fail(error, PPG_ESTART, "no plugin at \"%.300s\": \"%.300s\" is not a directory; name the file itself, without a `/` behind it", path, other);
+    if (number == ENOENT && stat(path, &info) != 0) {
+        len = readlink(path, other, sizeof other - 1);
+        other[len > 0 ? len : 0] = '\0';
+        return fail(error, PPG_ESTART, "no plugin at \"%.300s\": no such file%s%.300s%s; check the path, PATH is not searched", path,
+                    len > 0 ? ", it is a symbolic link to \"" : "", other, len > 0 ? "\"" : "");
+    }
+    fail(error, PPG_ESTART, "plugin \"%.300s\" ", path);
+    if (number == ENOENT && missing_interpreter(path, &it)) {
+        size_t end = strlen(it.interpreter);
+        int is_crlf = end > 0 && it.interpreter[end - 1] == '\r';
+        if (is_crlf) it.interpreter[end - 1] = '\0';
+        more(error, "needs the interpreter \"%.300s%s\", which does not exist: %s", it.interpreter, is_crlf ? "\\r" : "",
+             is_crlf ? "its first line ends in CR LF, convert the file to Unix line ends"
+                     : "install it, or correct the plugin's `#!` line or build");
+    } else if (number == EACCES && stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
+        more(error, "is a directory: name the executable file inside it");
+    } else if (number == EACCES && stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
+        more(error, "is a FIFO, a socket or a device, which cannot be executed: name a file");
+    } else if (number == EACCES && stat(path, &info) == 0 && access(path, X_OK) != 0 && (info.st_mode & 0111) != 0111) {
+        more(error, "is not executable (mode %04o): run `chmod +x` on it", (unsigned)info.st_mode & 07777);
+        if (info.st_uid != geteuid() && geteuid() != 0) more(error, " as its owner, or take a copy");
+    } else if (number == EACCES) {
+        more(error, "may not be executed (%s): check the directories above it, its interpreter, and whether its file system is "
+                    "mounted noexec", strerror(number));
+    } else if (number == ENOEXEC) {
+        not_a_program(path, error);
+    } else if (number == ETXTBSY) {
+        more(error, "is open for writing: close the file, or wait for its copy to end, and start it again");
+    } else if (number == EAGAIN) {
+        more(error, "cannot be started: the limit of processes is reached (%s): end some, or raise it (`ulimit -u`)", strerror(number));
+    } else if (number == E2BIG) {
+        more(error, "cannot be given its arguments and environment: they are too long");
+    } else {
+        more(error, "cannot be started: %s", strerror(number));
+    }
+    return PPG_ESTART;
+}
+
+/* Starts the program. A file that was written a moment ago may be open for writing in a process that another thread of
+ * this one has forked, until that one executes its program (ETXTBSY): waits for it, up to BUSY_MS. */
+static int spawn_patiently(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                           const posix_spawnattr_t *attr, char **argv, char **env) {
+    int64_t until = in_ms(BUSY_MS);
+    long pause = 1000000;
+    for (;;) {
+        int result = posix_spawn(pid, path, actions, attr, argv, env);
+        if (result != ETXTBSY || now_ns() >= until) return result;
+        pause_ns(pause);
+        if (pause < 32000000) pause *= 2;
+    }
+}
+
+/* What its descriptors become in the plugin. */
+static int place_descriptors(const ppg_peer *peer, posix_spawn_file_actions_t *actions, int to, int from, int err) {
+    int result;
+    if (peer->use_stdio) {
+        if ((result = posix_spawn_file_actions_adddup2(actions, to, 0)) != 0) return result;
+        if ((result = posix_spawn_file_actions_adddup2(actions, from, 1)) != 0) return result;
+    } else {
+        if ((result = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0)) != 0) return result;
+        if ((result = posix_spawn_file_actions_adddup2(actions, err, 1)) != 0) return result;
+        if ((result = posix_spawn_file_actions_adddup2(actions, to, 3)) != 0) return result;
+        if ((result = posix_spawn_file_actions_adddup2(actions, from, 4)) != 0) return result;
+    }
+    return posix_spawn_file_actions_adddup2(actions, err, 2);
+}
+
 static ppg_status spawn_plugin(ppg_peer *peer, int *rfd, int *wfd, ppg_error *error) {
     int to[2] = {-1, -1}, from[2] = {-1, -1}, err[2] = {-1, -1}, result, tells;
     posix_spawn_file_actions_t actions;
@@ -4011,8 +4374,13 @@ static ppg_status spawn_plugin(ppg_peer *peer, int *rfd, int *wfd, ppg_error *er
     while (peer->args != NULL && peer->args[count] != NULL) count++;
     argv = calloc(count + 4, sizeof *argv);
     env = make_env(peer);
-    if (argv == NULL || env == NULL || !high_pipe(to) || !high_pipe(from) || !high_pipe(err)) {
-        status = fail(error, PPG_ESYSTEM, "cannot start %.200s: %s", peer->path, strerror(errno));
+    if (argv == NULL || env == NULL) {
+        status = fail(error, PPG_ENOMEM, "plugin \"%.300s\" cannot be started: no memory", peer->path);
+        goto out;
+    }
+    if (!high_pipe(to) || !high_pipe(from) || !high_pipe(err)) {
+        status = fail(error, PPG_ESYSTEM, "plugin \"%.300s\" cannot be given its pipes: %s%s", peer->path, strerror(errno),
+                      errno == EMFILE || errno == ENFILE ? "; run fewer plugins, or raise the limit (`ulimit -n`)" : "");
         goto out;
     }
     argv[n++] = peer->path;
@@ -4020,22 +4388,13 @@ static ppg_status spawn_plugin(ppg_peer *peer, int *rfd, int *wfd, ppg_error *er
     tells = !peer->use_stdio || peer->use_classic ||
             (count >= 2 && descriptor(peer->args[0]) >= 0 && descriptor(peer->args[1]) >= 0);
     if (tells) {
-        argv[n++] = peer->use_stdio ? "0" : "3";
-        argv[n++] = peer->use_stdio ? "1" : "4";
+        argv[n++] = (char *)(uintptr_t)(peer->use_stdio ? "0" : "3");
+        argv[n++] = (char *)(uintptr_t)(peer->use_stdio ? "1" : "4");
     }
     for (i = 0; i < count; i++) argv[n++] = peer->args[i];
     posix_spawn_file_actions_init(&actions);
     posix_spawnattr_init(&attr);
-    if (peer->use_stdio) {
-        posix_spawn_file_actions_adddup2(&actions, to[0], 0);
-        posix_spawn_file_actions_adddup2(&actions, from[1], 1);
-    } else {
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-        posix_spawn_file_actions_adddup2(&actions, err[1], 1);
-        posix_spawn_file_actions_adddup2(&actions, to[0], 3);
-        posix_spawn_file_actions_adddup2(&actions, from[1], 4);
-    }
-    posix_spawn_file_actions_adddup2(&actions, err[1], 2);
+    result = place_descriptors(peer, &actions, to[0], from[1], err[1]);
     sigemptyset(&set);
     posix_spawnattr_setsigmask(&attr, &set);
     sigfillset(&set);
@@ -4044,12 +4403,13 @@ static ppg_status spawn_plugin(ppg_peer *peer, int *rfd, int *wfd, ppg_error *er
     posix_spawnattr_setsigdefault(&attr, &set);
     posix_spawnattr_setpgroup(&attr, 0);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-    result = posix_spawn(&peer->pid, peer->path, &actions, &attr, argv, env);
+    if (result == 0) result = spawn_patiently(&peer->pid, peer->path, &actions, &attr, argv, env);
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attr);
     if (result != 0) {
         peer->pid = 0;
-        status = fail(error, PPG_ESTART, "cannot start %.200s: %s", peer->path, strerror(result));
+        status = result == ENOMEM ? fail(error, PPG_ENOMEM, "plugin \"%.300s\" cannot be started: no memory", peer->path)
+                                  : why_not_executed(peer->path, result, error);
         goto out;
     }
     *rfd = from[0];
@@ -4074,12 +4434,16 @@ static ppg_status attach_plugin(ppg_peer *peer, int *fd, ppg_error *error) {
     memset(&address, 0, sizeof address);
     address.sun_family = AF_UNIX;
     if (strlen(peer->path) >= sizeof address.sun_path)
-        return fail(error, PPG_EINVAL, "cannot attach to %.200s: the path is too long for a socket", peer->path);
+        return fail(error, PPG_EINVAL, "cannot attach to plugin at \"%.300s\": the path is longer than %d bytes", peer->path,
+                    (int)sizeof address.sun_path - 1);
     strcpy(address.sun_path, peer->path);
     *fd = socket(AF_UNIX, SOCK_STREAM, 0);
     if (*fd >= 0) set_flag(*fd, F_GETFD, F_SETFD, FD_CLOEXEC);
     if (*fd < 0 || connect(*fd, (struct sockaddr *)&address, sizeof address) != 0) {
-        ppg_status status = fail(error, PPG_ESTART, "cannot attach to %.200s: %s", peer->path, strerror(errno));
+        ppg_status status = fail(error, PPG_ESTART, "cannot attach to plugin at \"%.300s\": %s%s", peer->path, strerror(errno),
+                                 errno == ENOENT || errno == ECONNREFUSED
+                                     ? "; start it with --pipeplug-listen and this path before"
+                                     : "");
         close_fd(fd);
         return status;
     }
@@ -4088,23 +4452,29 @@ static ppg_status attach_plugin(ppg_peer *peer, int *fd, ppg_error *error) {
 
 /* Waits for the process. Returns 1 once it has ended. */
 static int reap(ppg_peer *peer, int64_t until) {
-    struct timespec pause = {0, 200000};
-    while (!peer->is_reaped) {
-        pid_t pid = waitpid(peer->pid, &peer->wait_status, WNOHANG);
-        if (pid == peer->pid || (pid < 0 && errno == ECHILD)) {
-            peer->is_reaped = 1;
-        } else if (now_ns() >= until) {
-            return 0;
-        } else {
-            nanosleep(&pause, NULL);
-            if (pause.tv_nsec < 10000000) pause.tv_nsec *= 2;
+    long pause = 200000;
+    for (;;) {
+        int ended;
+        pthread_mutex_lock(&peer->mu);
+        if (!peer->is_reaped) {
+            pid_t pid = waitpid(peer->pid, &peer->wait_status, WNOHANG);
+            peer->knows_status = pid == peer->pid;
+            /* ECHILD: the program has taken it, or ignores SIGCHLD. */
+            peer->is_reaped = pid == peer->pid || (pid < 0 && errno == ECHILD);
         }
+        ended = peer->is_reaped;
+        pthread_mutex_unlock(&peer->mu);
+        if (ended || now_ns() >= until) return ended;
+        pause_ns(pause);
+        if (pause < 10000000) pause *= 2;
     }
-    return 1;
 }
 
+/* Under mu, so that the number cannot be that of another process by now. */
 static void send_signal(ppg_peer *peer, int signal_number) {
+    pthread_mutex_lock(&peer->mu);
     if (peer->pid > 0 && !peer->is_reaped) kill(-peer->pid, signal_number);
+    pthread_mutex_unlock(&peer->mu);
 }
 
 /* Closes the writing end: the plugin finds the end of its input. */
@@ -4136,49 +4506,174 @@ static void end_lines(ppg_peer *peer) {
     if (!peer->has_err_thread || pthread_equal(peer->err_thread, pthread_self())) return;
     pthread_mutex_lock(&peer->mu);
     peer->err_ends = 1;
+    peer->has_err_thread = 0;
     pthread_mutex_unlock(&peer->mu);
     pthread_join(peer->err_thread, NULL);
-    peer->has_err_thread = 0;
 }
 
-/* The last lines of its stderr, for an error. */
-static void add_tail(ppg_peer *peer, ppg_error *error) {
-    unsigned i, from;
-    if (error == NULL) return;
-    if (peer->is_reaped) end_lines(peer);
+/* How a process has ended, in words. */
+static void add_status(ppg_error *error, int status) {
+    static const struct {
+        int number;
+        const char *name;
+    } names[] = {{SIGHUP, "SIGHUP"},   {SIGINT, "SIGINT"},   {SIGQUIT, "SIGQUIT"}, {SIGILL, "SIGILL"},   {SIGTRAP, "SIGTRAP"},
+                 {SIGABRT, "SIGABRT"}, {SIGBUS, "SIGBUS"},   {SIGFPE, "SIGFPE"},   {SIGKILL, "SIGKILL"}, {SIGSEGV, "SIGSEGV"},
+                 {SIGPIPE, "SIGPIPE"}, {SIGALRM, "SIGALRM"}, {SIGTERM, "SIGTERM"}, {SIGSYS, "SIGSYS"},   {SIGXCPU, "SIGXCPU"},
+                 {SIGXFSZ, "SIGXFSZ"}, {SIGUSR1, "SIGUSR1"}, {SIGUSR2, "SIGUSR2"}};
+    const char *name = "";
+    size_t i;
+    if (!WIFSIGNALED(status)) {
+        more(error, "exit status %d", WEXITSTATUS(status));
+        return;
+    }
+    for (i = 0; i < sizeof names / sizeof *names; i++)
+        if (names[i].number == WTERMSIG(status)) name = names[i].name;
+    more(error, "killed by signal %d%s%s%s", WTERMSIG(status), *name ? " (" : "", name, *name ? ")" : "");
+}
+
+/* The last lines of its stderr, as many as there is room for besides so many bytes. */
+static void add_tail(ppg_peer *peer, ppg_error *error, size_t besides) {
+    unsigned from, i;
+    size_t room;
+    if (error == NULL || peer->err_fd < 0) return;
     pthread_mutex_lock(&peer->mu);
-    from = peer->tail_count > TAIL_LINES ? peer->tail_count - TAIL_LINES : 0;
-    for (i = from; i < peer->tail_count; i++) {
-        size_t len = strlen(error->message);
-        snprintf(error->message + len, sizeof error->message - len, "%s%s", i == from ? ": " : "\n",
-                 peer->tail[i % TAIL_LINES]);
+    if (peer->tail_count == 0) {
+        more(error, ", nothing on its stderr");
+    } else {
+        more(error, ", last on its stderr: ");
+        room = sizeof error->message - strlen(error->message);
+        room = room > besides ? room - besides : 1;
+        for (from = peer->tail_count; from > 0 && peer->tail_count - from < TAIL_LINES; from--) {
+            size_t len = strlen(peer->tail[(from - 1) % TAIL_LINES]) + 1;
+            if (len > room) break;
+            room -= len;
+        }
+        if (from == peer->tail_count) { /* the last one alone is too long */
+            const char *line = peer->tail[(from - 1) % TAIL_LINES];
+            more(error, "%.*s", (int)utf8_prefix(line, room - 1), line);
+        }
+        for (i = from; i < peer->tail_count; i++)
+            more(error, "%s%s", i == from ? "" : "\n", peer->tail[i % TAIL_LINES]);
     }
     pthread_mutex_unlock(&peer->mu);
 }
 
-/* Ends what did not start. */
-static ppg_status start_failed(ppg_peer *peer, ppg_status status, ppg_error *error) {
-    int64_t soon;
+/* Waits for what comes a moment after the end of the connection: the end of the process, and its last lines. */
+static void await_end(ppg_peer *peer) {
+    int64_t until = in_ms(200);
+    unsigned quiet;
+    int waits;
     pthread_mutex_lock(&peer->mu);
-    soon = in_ms(peer->close_status == PPG_ECLOSED && peer->is_closed ? 500 : 0);
+    waits = !peer->end_awaited;
+    peer->end_awaited = 1;
     pthread_mutex_unlock(&peer->mu);
-    if (peer->pid > 0 && !reap(peer, soon)) {
+    if (!reap(peer, waits ? in_ms(300) : 0)) return;
+    pthread_mutex_lock(&peer->mu);
+    waits = waits && peer->has_err_thread && !pthread_equal(peer->err_thread, pthread_self());
+    quiet = peer->err_quiet;
+    while (waits && !peer->err_done && peer->err_quiet == quiet && now_ns() < until) {
+        pthread_mutex_unlock(&peer->mu);
+        pause_ns(500000);
+        pthread_mutex_lock(&peer->mu);
+    }
+    pthread_mutex_unlock(&peer->mu);
+}
+
+/* Adds to an error how the connection has ended: of a plugin also how its process has, and its last lines. */
+static ppg_status add_end(ppg_peer *peer, ppg_error *error, ppg_status status) {
+    int ended;
+    if (error == NULL) return status;
+    if (peer->pid > 0) await_end(peer);
+    pthread_mutex_lock(&peer->mu);
+    ended = peer->is_reaped && !(peer->was_stopped && peer->knows_status && peer->wait_status == 0);
+    if (peer->is_guest) {
+        more(error, "the host is gone: %s", peer->close_reason);
+    } else {
+        more(error, "plugin \"%.300s\" ", peer->path);
+        if (peer->close_status == PPG_EBROKEN)
+            more(error, "sent what is no chunk: %s%s", peer->close_reason, ended ? "; it " : "");
+        else if (!ended)
+            more(error, "%s%s", peer->was_stopped ? "was stopped" : "has closed the connection",
+                 peer->pid > 0 && !peer->is_reaped ? ", and still runs" : "");
+        if (ended) more(error, "has ended");
+        if (ended && peer->knows_status) {
+            more(error, ": ");
+            add_status(error, peer->wait_status);
+        }
+    }
+    pthread_mutex_unlock(&peer->mu);
+    if (ended) add_tail(peer, error, 0);
+    return status;
+}
+
+#define FORMAT_HINT \
+    "if it speaks the classic format use ppg_plugin_use_classic, if it uses stdin and stdout ppg_plugin_use_stdio"
+
+/* Ends what did not start, after so many milliseconds. Returns 1 if it had ended by itself. */
+static int end_start(ppg_peer *peer, int ms) {
+    int ended = peer->pid > 0 && reap(peer, in_ms(ms));
+    if (peer->pid > 0 && !ended) {
         send_signal(peer, SIGKILL);
         reap(peer, NEVER);
     }
     stop_reading(peer);
     close_writing(peer);
-    add_tail(peer, error);
+    if (peer->is_reaped) end_lines(peer);
+    return ended;
+}
+
+/* A plugin that was not to be used: the reason is there already. */
+static ppg_status start_refused(ppg_peer *peer, ppg_status status, ppg_error *error) {
+    end_start(peer, 0);
+    if (peer->tail_count > 0) add_tail(peer, error, 0);
     return status;
+}
+
+/* Its first answer did not come. */
+static ppg_status start_unanswered(ppg_peer *peer, ppg_status status, ppg_error *error) {
+    const char *hint = "; it may be no plugin; " FORMAT_HINT;
+    ppg_status closed;
+    char reason[sizeof peer->close_reason];
+    int ended;
+    pthread_mutex_lock(&peer->mu);
+    /* A write may find the end before a read does. */
+    closed = peer->is_closed ? peer->close_status : status;
+    memcpy(reason, peer->close_reason, sizeof reason);
+    pthread_mutex_unlock(&peer->mu);
+    ended = end_start(peer, closed == PPG_ECLOSED ? 500 : 0);
+    if (status == PPG_ETIMEOUT) {
+        fail(error, PPG_ESTART, "plugin \"%.300s\" did not answer within %u ms; " FORMAT_HINT, peer->path,
+             peer->start_timeout_ms);
+        hint = "";
+    } else if (closed == PPG_EBROKEN) {
+        fail(error, PPG_ESTART, "plugin \"%.300s\" sent what is no chunk: %s", peer->path, reason);
+        hint = "; " FORMAT_HINT ", and must print nothing there";
+    } else if (closed == PPG_ECLOSED && ended) {
+        fail(error, PPG_ESTART, "plugin \"%.300s\" ended before it answered", peer->path);
+        if (peer->knows_status && error != NULL) {
+            more(error, ": ");
+            add_status(error, peer->wait_status);
+        }
+        if (WIFEXITED(peer->wait_status) && WEXITSTATUS(peer->wait_status) == 127)
+            hint = "; if a command was not found, install it, or set the PATH of the plugin (ppg_plugin_env)";
+    } else if (closed == PPG_ECLOSED) {
+        fail(error, PPG_ESTART, "plugin \"%.300s\" closed the connection before it answered%s", peer->path,
+             peer->pid > 0 ? ", and ran on" : "");
+    } else {
+        fail(error, PPG_ESTART, "plugin \"%.300s\" did not start: %s", peer->path, *reason ? reason : ppg_status_text(status));
+        hint = "";
+    }
+    if (peer->tail_count > 0 || *hint != '\0') add_tail(peer, error, strlen(hint));
+    more(error, "%s", hint);
+    return PPG_ESTART;
 }
 
 ppg_status ppg_plugin_start(ppg_peer *peer, ppg_error *error) {
     struct text json = {NULL, 0, 0, 0};
     ppg_call_options options = PPG_CALL_OPTIONS_INIT;
     ppg_reply *reply = NULL;
-    ppg_error reason;
     ppg_status status;
-    int rfd = -1, wfd = -1;
+    int rfd = -1, wfd = -1, is_object;
     if (!is_new_plugin(peer)) return fail(error, PPG_EINVAL, "the plugin was started before");
     if (peer->attach)
         status = attach_plugin(peer, &rfd, error), wfd = rfd;
@@ -4187,53 +4682,41 @@ ppg_status ppg_plugin_start(ppg_peer *peer, ppg_error *error) {
     if (status != PPG_OK) return status;
     peer->is_started = 1;
     if (!peer_connect(peer, rfd, wfd, 1) ||
-        (peer->err_fd >= 0 && pthread_create(&peer->err_thread, NULL, err_thread, peer) != 0)) {
-        fail(error, PPG_ESYSTEM, "cannot start %.200s: %s", peer->path, strerror(errno));
-        return start_failed(peer, PPG_ESYSTEM, error);
+        (peer->err_fd >= 0 && (errno = pthread_create(&peer->err_thread, NULL, err_thread, peer)) != 0)) {
+        fail(error, PPG_ESYSTEM, "cannot start plugin \"%.300s\": %s", peer->path, strerror(errno));
+        return start_refused(peer, PPG_ESYSTEM, error);
     }
-    peer->has_err_thread = peer->err_fd >= 0;
     pthread_mutex_lock(&peer->mu);
+    peer->has_err_thread = peer->err_fd >= 0;
     peer->lead_now = 0;
     ensure_spare(peer);
     pthread_mutex_unlock(&peer->mu);
     own_metadata(peer, &json);
     options.timeout_ms = (int)peer->start_timeout_ms;
     if (json.failed)
-        status = fail(&reason, PPG_ENOMEM, "no memory");
+        status = PPG_ENOMEM;
     else
-        status = ppg_call(peer, "GetMetadata", json.at, json.len, &options, &reply, &reason);
+        status = ppg_call(peer, "GetMetadata", json.at, json.len, &options, &reply, NULL);
     free(json.at);
-    if (status != PPG_OK && status != PPG_EPEER) {
-        pthread_mutex_lock(&peer->mu);
-        if (status == PPG_ETIMEOUT)
-            fail(error, PPG_ESTART,
-                 "%.100s did not answer within %u ms; if it speaks the classic format use ppg_plugin_use_classic, if it "
-                 "uses stdin and stdout use ppg_plugin_use_stdio",
-                 peer->path, peer->start_timeout_ms);
-        else
-            fail(error, PPG_ESTART, "%.100s did not start: %.200s%s", peer->path,
-                 peer->is_closed ? peer->close_reason : reason.message,
-                 peer->close_status == PPG_EBROKEN ? "; does it speak the other format?" : "");
-        pthread_mutex_unlock(&peer->mu);
-        return start_failed(peer, PPG_ESTART, error);
-    }
+    if (status != PPG_OK && status != PPG_EPEER) return start_unanswered(peer, status, error);
     pthread_mutex_lock(&peer->mu);
-    if (status == PPG_OK && !read_theirs(peer, ppg_reply_text(reply), ppg_reply_len(reply)))
-        status = fail(error, PPG_ESTART, "%.100s did not start: its metadata are no JSON object", peer->path);
-    else
-        status = PPG_OK;
+    is_object = status == PPG_EPEER ? 1 : read_theirs(peer, ppg_reply_text(reply), ppg_reply_len(reply));
     agree(peer);
     peer->is_agreed = 1;
-    if (status == PPG_OK && peer->config != NULL && !peer->features[F_CONFIG])
-        status = fail(error, PPG_ESTART, "%.100s takes no configuration, and there is one for it", peer->path);
-    if (status == PPG_OK && !choose_version(peer))
+    status = PPG_OK;
+    if (is_object < 0)
+        status = fail(error, PPG_ENOMEM, "plugin \"%.300s\" did not start: no memory for its metadata", peer->path);
+    else if (!is_object)
+        status = fail(error, PPG_ESTART, "plugin \"%.300s\" did not start: its metadata are no JSON object", peer->path);
+    else if (peer->config != NULL && !peer->features[F_CONFIG])
+        status = fail(error, PPG_ESTART, "plugin \"%.300s\" takes no configuration, and there is one for it", peer->path);
+    else if (!choose_version(peer))
         status = fail(error, PPG_ESTART,
-                      "%.100s has no version of the interface in common with this host: it speaks %.100s", peer->path,
-                      entry_get(peer->theirs, "pipeplug.interface_versions"));
+                      "plugin \"%.300s\" has no version of the interface in common with this host: it speaks %.100s",
+                      peer->path, entry_get(peer->theirs, "pipeplug.interface_versions"));
     pthread_mutex_unlock(&peer->mu);
     ppg_reply_free(reply);
-    if (status != PPG_OK) return start_failed(peer, status, error);
-    return fine(error);
+    return status != PPG_OK ? start_refused(peer, status, error) : fine(error);
 }
 
 ppg_status ppg_plugin_stop(ppg_peer *peer, int *exit_status, ppg_error *error) {
@@ -4267,7 +4750,9 @@ ppg_status ppg_plugin_stop(ppg_peer *peer, int *exit_status, ppg_error *error) {
     close_writing(peer);
     end_lines(peer);
     if (exit_status != NULL) *exit_status = peer->wait_status;
-    return was_closed ? fail(error, PPG_ECLOSED, "the plugin had ended before: %.300s", peer->close_reason) : fine(error);
+    if (!was_closed) return fine(error);
+    fail(error, PPG_ECLOSED, "nothing to stop: ");
+    return add_end(peer, error, PPG_ECLOSED);
 }
 
 ppg_status ppg_plugin_kill(ppg_peer *peer) {
@@ -4287,7 +4772,14 @@ ppg_status ppg_plugin_wait(ppg_peer *peer, int timeout_ms) {
     return ended ? PPG_OK : PPG_ETIMEOUT;
 }
 
-long ppg_plugin_pid(ppg_peer *peer) { return peer == NULL || peer->is_reaped ? 0 : (long)peer->pid; }
+long ppg_plugin_pid(ppg_peer *peer) {
+    long pid;
+    if (peer == NULL) return 0;
+    pthread_mutex_lock(&peer->mu);
+    pid = peer->is_reaped ? 0 : (long)peer->pid;
+    pthread_mutex_unlock(&peer->mu);
+    return pid;
+}
 
 void ppg_free(ppg_peer *peer) {
     if (peer == NULL) return;

@@ -41,10 +41,14 @@ shellcheck -x sdk/sh/pipeplug.sh sdk/sh/samples/*.sh sdk/sh/tests/*.sh sdk/sh/ch
 
 # A copy is what users have: two files of it are all that a script needs.
 begin 'copied into a clean folder'
-for shell in dash bash; do
+shells='dash bash'
+if command -v busybox >/dev/null; then shells="$shells busybox"; fi
+for shell in $shells; do
     mkdir -p "$dir/$shell"
     cp -r "$here/pipeplug.sh" "$here/samples" "$here/tests" "$dir/$shell"
-    sed -i "1s|.*|#!$(command -v $shell)|" "$dir/$shell"/samples/*.sh "$dir/$shell"/tests/*.sh
+    program=$(command -v "$shell")
+    if [[ $shell = busybox ]]; then program="$program sh"; fi
+    sed -i "1s|.*|#!$program|" "$dir/$shell"/samples/*.sh "$dir/$shell"/tests/*.sh
 done
 cd "$dir"
 
@@ -67,7 +71,7 @@ status() { # expected, command…
 }
 greetings=$'guten Tag, Ann\nhello, Ann\nbonjour, Ann\nnot in tlh'
 sample1='sample1: 100 Echo, 100 Repeat, docker host unix:///var/run/docker.sock, done'
-for shell in dash bash; do
+for shell in $shells; do
     begin "$shell: tests"
     timeout 60 "$shell/tests/test.sh" 2>"$dir/log" || { cat "$dir/log"; false; }
     begin "$shell: conform as guest"

@@ -19,124 +19,137 @@
 PIPEPLUG=${PIPEPLUG:-pipeplug}
 ppg_metadata='' ppg_features='context progress failure config log' ppg_services='' ppg_descriptions=''
 ppg_log_level=info ppg_peer='' ppg_stopping='' ppg_count=0 ppg_handler='' ppg_dir='' ppg_pid='' ppg_start='' ppg_started=''
-ppg_progress_of='' ppg_gone='' ppg_error='' ppg_code=''
+ppg_progress_of='' ppg_gone='' ppg_error='' ppg_code='' ppg_error_data='' ppg_is_guest='' ppg_format=standard ppg_plugin=''
+ppg_nested='' ppg_answered='' ppg_id=0 ppg_direction='' ppg_command='' ppg_quoted='' ppg_data='' ppg_status_of=''
+# Seconds for the start of a plugin.
+ppg_start_timeout=10
 ppg_newline='
 '
 ppg_tab=$(printf '\t') ppg_return=$(printf '\r')
 # All control characters but NUL, which no variable holds, and line feed.
 ppg_controls=$(printf '\001\002\003\004\005\006\007\010\011\013\014\015\016\017\020\021\022\023\024\025\026\027\030\031\032\033\034\035\036\037')
 
+# Scripts of sed(1): control characters as JSON has them, and as printf(1) does.
+ppg_to_json=$(awk 'BEGIN { for (i = 1; i < 32; i++) if (i != 10) printf i == 9 ? "s/%c/\\\\t/g\n" : i == 13 ? "s/%c/\\\\r/g\n" : "s/%c/\\\\u%04x/g\n", i, i }')
+ppg_from_json=$(awk 'BEGIN { for (i = 1; i < 32; i++) printf "s/\\\\u%04x/\\\\0%03o/g\n", i, i }')
+ppg_to_json_again=$(awk 'BEGIN { for (i = 1; i < 32; i++) printf "s/\\\\0%03o/\\\\u%04x/g\n", i, i }')
+
 # ---- Text and JSON ----
 
 # Writes the text as the inside of a JSON string.
 ppg_escape() {
-    ppg_rest=$1 ppg_out=''
-    case $ppg_rest in
+    case $1 in
     *[\\\""$ppg_controls$ppg_newline"]*) ;;
-    *) printf %s "$ppg_rest" && return ;;
+    *) printf %s "$1" && return ;;
     esac
-    while :; do
-        ppg_head=${ppg_rest%%[\\\""$ppg_controls$ppg_newline"]*}
-        ppg_out=$ppg_out$ppg_head
-        [ "$ppg_head" != "$ppg_rest" ] || break
-        ppg_rest=${ppg_rest#"$ppg_head"}
-        ppg_tail=${ppg_rest#?}
-        ppg_one=${ppg_rest%"$ppg_tail"}
-        ppg_rest=$ppg_tail
-        case $ppg_one in
-        [\\\"]) ppg_out=$ppg_out\\$ppg_one ;;
-        "$ppg_newline") ppg_out=$ppg_out'\n' ;;
-        "$ppg_tab") ppg_out=$ppg_out'\t' ;;
-        "$ppg_return") ppg_out=$ppg_out'\r' ;;
-        *) ppg_out=$ppg_out$(printf '\\u%04x' "'$ppg_one") ;;
-        esac
-    done
-    printf %s "$ppg_out"
+    # All at once: a loop over a megabyte copies it for each quote. The x keeps line feeds at the end.
+    ppg_rest=$(printf '%sx' "$1" | LC_ALL=C sed -e 's/[\\"]/\\&/g' -e "$ppg_to_json" -e '$!s/$/\\n/' | tr -d '\n')
+    printf %s "${ppg_rest%x}"
 }
+
+# Writes JSON in which a quote ends a string, always: those inside of strings, and backslashes, are octal numbers as
+# printf(1) has them, which JSON does not.
+ppg_shield() { printf '%s\n' "$1" | LC_ALL=C sed -e 's/\\\\/\\0134/g' -e 's/\\"/\\042/g' -e 's/\\\//\//g' -e "$ppg_from_json"; }
 
 # Writes what the inside of a JSON string stands for. Fails if that has a NUL, or characters written as surrogates.
 ppg_unescape() {
     case $1 in
-    *\\*) ;;
-    *) printf %s "$1" && return ;;
+    *\\*) ppg_unshield "$(ppg_shield "$1")" ;;
+    *) printf %s "$1" ;;
     esac
+}
+
+# The same for one that was shielded.
+ppg_unshield() {
     ppg_rest=$1
     while :; do
-        ppg_head=${ppg_rest%%\\*}
-        printf %s "$ppg_head"
+        ppg_head=${ppg_rest%%\\u*}
+        printf %b "$ppg_head"
         [ "$ppg_head" != "$ppg_rest" ] || break
-        ppg_rest=${ppg_rest#"$ppg_head"?}
-        ppg_tail=${ppg_rest#?}
-        ppg_one=${ppg_rest%"$ppg_tail"}
+        ppg_rest=${ppg_rest#"$ppg_head"??}
+        ppg_tail=${ppg_rest#????}
+        ppg_one=$((0x${ppg_rest%"$ppg_tail"}))
         ppg_rest=$ppg_tail
-        case $ppg_one in
-        n) echo ;;
-        u)
-            ppg_tail=${ppg_rest#????}
-            ppg_one=$((0x${ppg_rest%"$ppg_tail"}))
-            ppg_rest=$ppg_tail
-            [ $ppg_one -gt 0 ] || return 1
-            if [ $ppg_one -lt 128 ]; then
-                # shellcheck disable=SC2059 # an octal number
-                printf "\\$(printf %03o $ppg_one)"
-            elif [ $ppg_one -lt 2048 ]; then
-                # shellcheck disable=SC2059
-                printf "\\$(printf %03o $((192 + ppg_one / 64)))\\$(printf %03o $((128 + ppg_one % 64)))"
-            elif [ $ppg_one -lt 55296 ] || [ $ppg_one -gt 57343 ]; then
-                # shellcheck disable=SC2059
-                printf "\\$(printf %03o $((224 + ppg_one / 4096)))\\$(printf %03o $((128 + ppg_one / 64 % 64)))\\$(printf %03o $((128 + ppg_one % 64)))"
-            else
-                return 1
-            fi
-            ;;
-        [bfrt]) printf %b "\\$ppg_one" ;;
-        *) printf %s "$ppg_one" ;;
-        esac
+        [ $ppg_one -gt 0 ] || return 1
+        if [ $ppg_one -lt 128 ]; then
+            # shellcheck disable=SC2059 # an octal number
+            printf "\\$(printf %03o $ppg_one)"
+        elif [ $ppg_one -lt 2048 ]; then
+            # shellcheck disable=SC2059
+            printf "\\$(printf %03o $((192 + ppg_one / 64)))\\$(printf %03o $((128 + ppg_one % 64)))"
+        elif [ $ppg_one -lt 55296 ] || [ $ppg_one -gt 57343 ]; then
+            # shellcheck disable=SC2059
+            printf "\\$(printf %03o $((224 + ppg_one / 4096)))\\$(printf %03o $((128 + ppg_one / 64 % 64)))\\$(printf %03o $((128 + ppg_one % 64)))"
+        else
+            return 1
+        fi
     done
 }
 
 # Writes a JSON string for the text.
 ppg_quote() {
-    printf '"%s"' "$(ppg_escape "$1"x | sed '$s/x$//')"
+    printf '"%s"' "$(ppg_escape "$1")"
+}
+
+# Sets $ppg_rest to what follows the key $2 in the JSON object $1, shielded. Fails if there is none.
+ppg_json_find() {
+    ppg_rest=$(ppg_shield "$1")
+    while :; do
+        case $ppg_rest in
+        *\"$2\"*) ;;
+        *) return 1 ;;
+        esac
+        ppg_rest=${ppg_rest#*\""$2"\"}
+        ppg_rest=${ppg_rest#"${ppg_rest%%[!" $ppg_tab$ppg_newline$ppg_return"]*}"}
+        case $ppg_rest in
+        :*) break ;; # otherwise it is a value
+        esac
+    done
+    ppg_rest=${ppg_rest#:}
+    ppg_rest=${ppg_rest#"${ppg_rest%%[!" $ppg_tab$ppg_newline$ppg_return"]*}"}
 }
 
 # Writes the text of the member $2 of the JSON object $1, whose members are strings, or its JSON text if it is another
 # value without commas and braces. Fails if there is none. It is for flat objects: a key of an inner object is found, too.
 ppg_json_get() {
-    ppg_rest=$1
+    ppg_json_find "$1" "$2" || return 1
     case $ppg_rest in
-    *\"$2\"[" $ppg_tab$ppg_newline:"]*) ;;
-    *) return 1 ;;
-    esac
-    ppg_rest=${ppg_rest#*\""$2"\"}
-    ppg_rest=${ppg_rest#"${ppg_rest%%[!" $ppg_tab$ppg_newline"]*}"}
-    case $ppg_rest in
-    :*) ppg_rest=${ppg_rest#:} ;;
-    *) return 1 ;;
-    esac
-    ppg_rest=${ppg_rest#"${ppg_rest%%[!" $ppg_tab$ppg_newline"]*}"}
-    case $ppg_rest in
-    \"*) ;;
-    *)
-        printf %s "${ppg_rest%%[,\}" $ppg_tab$ppg_newline"]*}"
-        return
+    \"*\"*)
+        ppg_rest=${ppg_rest#?}
+        ppg_unshield "${ppg_rest%%\"*}"
         ;;
+    *) printf %s "${ppg_rest%%[,\}" $ppg_tab$ppg_newline"]*}" ;;
     esac
-    ppg_rest=${ppg_rest#?} ppg_value=''
-    # Up to the first quote that has no backslash before it.
+}
+
+# Writes the JSON text of a member, whatever it is.
+ppg_json_raw() {
+    ppg_json_find "$1" "$2" || return 1
+    ppg_out='' ppg_depth=0
     while :; do
-        ppg_head=${ppg_rest%%[\\\"]*}
-        [ "$ppg_head" != "$ppg_rest" ] || return 1
-        ppg_value=$ppg_value$ppg_head
+        ppg_head=${ppg_rest%%[]\[\{\}\",]*}
+        ppg_out=$ppg_out$ppg_head
+        [ "$ppg_head" != "$ppg_rest" ] || break
         ppg_rest=${ppg_rest#"$ppg_head"}
         case $ppg_rest in
-        \"*) break ;;
+        \"*)
+            ppg_rest=${ppg_rest#?}
+            ppg_out="$ppg_out\"${ppg_rest%%\"*}\""
+            ppg_rest=${ppg_rest#*\"}
+            continue
+            ;;
+        [\[\{]*) ppg_depth=$((ppg_depth + 1)) ;;
+        ,*) [ $ppg_depth -gt 0 ] || break ;;
+        *)
+            [ $ppg_depth -gt 0 ] || break
+            ppg_depth=$((ppg_depth - 1))
+            ;;
         esac
-        ppg_tail=${ppg_rest#??}
-        ppg_value=$ppg_value${ppg_rest%"$ppg_tail"}
+        ppg_tail=${ppg_rest#?}
+        ppg_out=$ppg_out${ppg_rest%"$ppg_tail"}
         ppg_rest=$ppg_tail
     done
-    ppg_unescape "$ppg_value"
+    printf '%s\n' "$ppg_out" | LC_ALL=C sed -e "$ppg_to_json_again" -e 's/\\0134/\\\\/g' -e 's/\\042/\\"/g' -e 's/[[:space:]]*$//'
 }
 
 # Writes the data of the request, or of the reply, as text. Fails if they are no text.
@@ -254,8 +267,16 @@ ppg_answer_field() {
     fi
 }
 
-# Answers with an error: its code (may be empty), its message, and its data as JSON (may be left out).
+# Answers with an error: its code (may be empty), its message, and its data as JSON (may be left out). A code has no spaces:
+# what has is refused with status 1, and said on standard error; the caller gets the message, or what was there in its place.
 ppg_fail() {
+    case $1 in
+    *["$ppg_controls$ppg_newline \\\""]*)
+        printf '%s: "%s" is no code of an error: ppg_fail CODE MESSAGE [JSON]\n' "${0##*/}" "$1" >&2
+        ppg_fail '' "${2:-$1}"
+        return 1
+        ;;
+    esac
     if [ "$ppg_direction" != '"request"' ]; then
         printf '%s: the one-way "%s" failed: %s\n' "${0##*/}" "$ppg_command" "$2" >&2
     elif [ -z "$ppg_answered" ]; then
@@ -306,17 +327,22 @@ ppg_has() {
 ppg_peer() { ppg_json_get "$ppg_peer" "$1"; }
 
 # Calls the other side: command, text. Returns 0 with the reply in $ppg_data, 1 after an error, whose message is
-# $ppg_error and whose code is $ppg_code, and 2 if the other side has ended. Meanwhile other requests are handled.
+# $ppg_error, whose code is $ppg_code and whose data are $ppg_error_data (JSON; both may be empty), and 2 if the other side
+# has ended: $ppg_error says how. Meanwhile other requests are handled.
 ppg_call() { ppg_call_field "$1" "\"text\":\"$(ppg_escape "${2-}")\""; }
 
 # The same with a field of JSON as the data.
 ppg_call_field() {
     case $1 in
     cmd.*)
-        ppg_error="\"$1\" belongs to the protocol" ppg_code=''
+        ppg_error="\"$1\" belongs to the protocol" ppg_code='' ppg_error_data=''
         return 1
         ;;
     esac
+    if [ -z "$ppg_is_guest$ppg_pid" ]; then
+        ppg_ended
+        return 2
+    fi
     # What the handler that calls works on is kept for it.
     ppg_kept="$ppg_id|$ppg_direction|$ppg_answered|$ppg_quoted" ppg_kept_command=$ppg_command
     ppg_count=$((ppg_count + 1))
@@ -328,12 +354,14 @@ ppg_call_field() {
             [ "$ppg_id" = "$ppg_wait_for" ] || continue
             case $ppg_command in
             cmd.progress | cmd.part | cmd.enough | cmd.part.credit) continue ;;
-            cmd.error) ppg_result=1 ppg_code='' ppg_error=$(ppg_text) ;;
+            cmd.error) ppg_result=1 ppg_code='' ppg_error_data='' ppg_error=$(ppg_text) || ppg_error='the error is no text' ;;
             cmd.failure)
-                ppg_one=$(ppg_text)
+                ppg_one=$(ppg_text) || ppg_one=''
                 ppg_result=1
-                ppg_code=$(ppg_json_get "$ppg_one" code)
-                ppg_error=$(ppg_json_get "$ppg_one" message)
+                ppg_code=$(ppg_json_get "$ppg_one" code) || ppg_code=''
+                ppg_error=$(ppg_json_get "$ppg_one" message) || ppg_error=$ppg_one
+                ppg_error_data=$(ppg_json_raw "$ppg_one" data) || ppg_error_data=''
+                [ "$ppg_error_data" != null ] || ppg_error_data=''
                 ;;
             *) ppg_result=0 ;;
             esac
@@ -351,7 +379,7 @@ ppg_call_field() {
         fi
         ppg_kept=$ppg_outer ppg_kept_command=$ppg_outer_command ppg_wait_for=$ppg_outer_wait
     done
-    [ $ppg_result != 2 ] || ppg_error='the other side has ended' ppg_code=''
+    [ $ppg_result != 2 ] || ppg_ended
     ppg_id=${ppg_kept%%|*}
     ppg_rest=${ppg_kept#*|}
     ppg_direction=${ppg_rest%%|*}
@@ -360,6 +388,44 @@ ppg_call_field() {
     ppg_quoted=${ppg_rest#*|}
     ppg_command=$ppg_kept_command
     return $ppg_result
+}
+
+# Sets $ppg_error to how the other side has ended: of a plugin with its exit status, or the signal.
+ppg_ended() {
+    ppg_code='' ppg_error_data=''
+    if [ -n "$ppg_is_guest" ]; then
+        ppg_error='the host is gone'
+    elif [ -z "$ppg_pid" ]; then
+        ppg_error='no plugin is running'
+    elif ppg_reap; then
+        ppg_error="plugin \"$ppg_plugin\" has ended: $(ppg_status_text "$ppg_status_of")"
+    else
+        ppg_error="plugin \"$ppg_plugin\" has closed the connection, and still runs (process $ppg_pid)"
+    fi
+}
+
+# Waits a moment for the end of the plugin, and takes its status. Fails if it still runs.
+ppg_reap() {
+    ppg_tries=0
+    while [ -z "$ppg_status_of" ]; do
+        # A sleep in the foreground, so that the shell notices its child: one that has ended is there until then.
+        sleep 0.02 2>/dev/null || sleep 1
+        if ! kill -0 "$ppg_pid" 2>/dev/null; then
+            ppg_status_of=0
+            wait "$ppg_pid" || ppg_status_of=$?
+        elif [ "$((ppg_tries = ppg_tries + 1))" -ge 25 ]; then
+            return 1
+        fi
+    done
+}
+
+# Writes a status of wait(1) in words.
+ppg_status_text() {
+    if [ "$1" -gt 128 ] && ppg_one=$(kill -l "$(($1 - 128))" 2>/dev/null); then
+        printf 'killed by signal %s (SIG%s)' "$(($1 - 128))" "${ppg_one#SIG}"
+    else
+        printf 'exit status %s' "$1"
+    fi
 }
 
 # Sends a one-way: command, text.
@@ -388,7 +454,7 @@ ppg_dispatch() {
             ppg_level=$(ppg_peer pipeplug.log_level) && ppg_set_log_level "$ppg_level"
             if [ -n "$ppg_start" ] && [ -z "$ppg_started" ]; then
                 ppg_kept_data=$ppg_data
-                "$ppg_start" || exit 3
+                "$ppg_start" || exit 1
                 ppg_data=$ppg_kept_data
             fi
             ppg_started=yes
@@ -405,8 +471,15 @@ ppg_dispatch() {
         fi
         ;;
     '"request"/'*)
-        "$ppg_handler"
-        [ -n "$ppg_answered" ] || ppg_fail unanswered 'the handler has returned without an answer'
+        ppg_one=0
+        "$ppg_handler" || ppg_one=$?
+        if [ -n "$ppg_answered" ]; then
+            :
+        elif [ "$ppg_one" = 0 ]; then
+            ppg_fail unanswered 'the handler has returned without an answer'
+        else
+            ppg_fail unanswered "the handler has failed with status $ppg_one, and without an answer"
+        fi
         ;;
     '"one-way"/cmd.stop') [ -z "$ppg_is_guest" ] || ppg_stopping=yes ;;
     '"one-way"/cmd.log_level') ppg_set_log_level "$(ppg_text)" ;;
@@ -414,7 +487,7 @@ ppg_dispatch() {
         ppg_one=$(ppg_text) && [ "$(ppg_json_get "$ppg_one" progress)" = true ] && ppg_progress_of=$ppg_id
         ;;
     '"one-way"/cmd.'*) ;;
-    '"one-way"/'*) "$ppg_handler" ;;
+    '"one-way"/'*) "$ppg_handler" || printf '%s: the one-way "%s" failed with status %s\n' "${0##*/}" "$ppg_command" "$?" >&2 ;;
     esac
 }
 
@@ -522,37 +595,111 @@ ppg_loop() (
 # Has a function handle the requests and one-ways of the plugin. Without one they are refused.
 ppg_on_request() { ppg_handler=$1; }
 
-# Starts a plugin with its arguments, and waits for its metadata. Returns 1 if it does not start.
+# Sets $ppg_error to the reason that a file cannot be executed. Fails if there is none.
+ppg_why_not() {
+    ppg_one=''
+    [ ! -f "$1" ] || ppg_one=$(dd if="$1" bs=2 count=1 2>/dev/null | od -An -tx1 | tr -d ' \n')
+    ppg_error=''
+    if [ ! -e "$1" ]; then
+        ppg_error="no plugin at \"$1\": no such file; check the path, PATH is not searched"
+        [ ! -h "$1" ] || ppg_error="no plugin at \"$1\": it is a symbolic link to a file that does not exist"
+    elif [ -d "$1" ]; then
+        ppg_error="plugin \"$1\" is a directory: name the executable file inside it"
+    elif [ ! -x "$1" ]; then
+        ppg_error="plugin \"$1\" is not executable: run \`chmod +x\` on it"
+    elif [ ! -f "$1" ]; then
+        ppg_error="plugin \"$1\" is a FIFO, a socket or a device, which cannot be executed"
+    elif [ -z "$ppg_one" ] && [ ! -s "$1" ]; then
+        ppg_error="plugin \"$1\" is not a program: it is empty; start a script with a line like \`#!/bin/sh\`"
+    elif [ "$ppg_one" = 2321 ]; then
+        IFS= read -r ppg_one <"$1" || [ -n "$ppg_one" ]
+        ppg_one=${ppg_one#'#!'}
+        ppg_one=${ppg_one#"${ppg_one%%[!" $ppg_tab"]*}"}
+        ppg_one=${ppg_one%%[" $ppg_tab"]*}
+        if [ -e "$ppg_one" ]; then
+            return 1
+        elif [ "${ppg_one%"$ppg_return"}" != "$ppg_one" ]; then
+            ppg_error="plugin \"$1\" needs an interpreter whose name ends in CR: its first line ends in CR LF, convert the file to Unix line ends"
+        else
+            ppg_error="plugin \"$1\" needs the interpreter \"$ppg_one\", which does not exist: install it, or correct the plugin's \`#!\` line"
+        fi
+    else
+        # Programs of this system begin as its shell does. A text that begins otherwise would be run as a script of this shell.
+        case $ppg_one in
+        7f45 | cffa | feed | cafe | "") return 1 ;;
+        esac
+        ppg_error="plugin \"$1\" is not a program: it has neither a \`#!\` line nor the header of one; start a script with a line like \`#!/bin/sh\`"
+    fi
+}
+
+# Writes the machine that a program is for, as hex digits of its ELF header.
+ppg_machine() { dd if="$1" bs=20 count=1 2>/dev/null | od -An -tx1 | tr -d ' \n' | sed 's/^7f454c46\(....\).*\(....\)$/\1\2/'; }
+
+# Starts a plugin with its arguments, and waits for its metadata, at most $ppg_start_timeout seconds. Returns 1 if it does
+# not start: $ppg_error says why.
 ppg_start() {
     ppg_pid='' ppg_is_guest='' ppg_format=standard ppg_count=0 ppg_id=0 ppg_direction='' ppg_command='' ppg_quoted='' ppg_answered=''
-    ppg_nested='' ppg_gone='' ppg_features='failure'
+    ppg_nested='' ppg_gone='' ppg_features='failure' ppg_status_of='' ppg_code='' ppg_error_data=''
     [ -n "$ppg_handler" ] || ppg_handler=ppg_unknown
     ppg_has_program || return 1
-    ppg_dir=$(mktemp -d) && mkfifo "$ppg_dir/to" "$ppg_dir/from" "$ppg_dir/lines" "$ppg_dir/chunks" || return 1
-    # The plugin reads descriptor 3 and writes descriptor 4.
-    ppg_one=$1
+    case ${1-} in
+    '') ppg_error='ppg_start needs the path of a plugin' && return 1 ;;
+    */*) ppg_plugin=$1 ;;
+    *) ppg_plugin=./$1 ;;
+    esac
+    if ppg_why_not "$ppg_plugin"; then return 1; fi
     shift
-    "$ppg_one" 3 4 "$@" 3<"$ppg_dir/to" 4>"$ppg_dir/from" </dev/null >&2 &
+    if ! ppg_dir=$(mktemp -d) || ! mkfifo "$ppg_dir/to" "$ppg_dir/from" "$ppg_dir/lines" "$ppg_dir/chunks"; then
+        ppg_error='cannot make the pipes of a plugin; is there room for temporary files?'
+        return 1
+    fi
+    # The plugin reads descriptor 3 and writes descriptor 4.
+    "$ppg_plugin" 3 4 "$@" 3<"$ppg_dir/to" 4>"$ppg_dir/from" </dev/null >&2 &
     ppg_pid=$!
     "$PIPEPLUG" chunk encode <"$ppg_dir/chunks" >"$ppg_dir/to" &
     "$PIPEPLUG" chunk decode --details <"$ppg_dir/from" >"$ppg_dir/lines" &
     exec 9>"$ppg_dir/chunks" 6<"$ppg_dir/lines"
+    # Ends the plugin if the folder is still there after the time.
+    (
+        ppg_one=0
+        while [ $ppg_one -lt "$ppg_start_timeout" ] && [ -d "$ppg_dir" ]; do
+            sleep 1
+            ppg_one=$((ppg_one + 1))
+        done
+        if mv "$ppg_dir" "$ppg_dir.late"; then kill -KILL "$ppg_pid"; fi
+    ) 6<&- 9>&- </dev/null >/dev/null 2>&1 &
+    ppg_peer='{}' ppg_one=0
+    ppg_call_field GetMetadata "\"json\":$(ppg_own_metadata)" || ppg_one=$?
     rm -rf "$ppg_dir"
-    ppg_plugin=$ppg_one ppg_peer='{}'
-    ppg_call_field GetMetadata "\"json\":$(ppg_own_metadata)"
-    case $? in
+    case $ppg_one in
     0)
         ppg_peer=$(ppg_text) || ppg_peer=''
         case $ppg_peer in
         '{'*'}') return 0 ;;
         esac
-        ppg_error="$ppg_plugin did not start: its metadata are no JSON object"
+        ppg_error="plugin \"$ppg_plugin\" did not start: its metadata are no JSON object"
         ;;
     1) return 0 ;; # it has none
-    *) ppg_error="$ppg_plugin did not start" ;; # its standard error says why
+    *)
+        if [ -d "$ppg_dir.late" ]; then
+            rmdir "$ppg_dir.late" 2>/dev/null || rm -rf "$ppg_dir.late"
+            ppg_error="plugin \"$ppg_plugin\" did not answer within $ppg_start_timeout s; a script can start plugins on the descriptors 3 and 4, in the standard format"
+        elif [ -n "$ppg_status_of" ]; then
+            ppg_error="plugin \"$ppg_plugin\" ended before it answered: $(ppg_status_text "$ppg_status_of"); its standard error may say why"
+            ppg_one=$(ppg_machine "$ppg_plugin") ppg_two=$(ppg_machine "/proc/$$/exe")
+            case $ppg_one/$ppg_two in
+            ????????/????????) [ "$ppg_one" = "$ppg_two" ] || ppg_error="$ppg_error; it is built for another machine than this shell" ;;
+            esac
+        else
+            ppg_error="plugin \"$ppg_plugin\" closed the connection before it answered, and ran on"
+        fi
+        ;;
     esac
     exec 9>&- 6<&-
-    wait "$ppg_pid"
+    if [ -z "$ppg_status_of" ]; then
+        kill -KILL "$ppg_pid" 2>/dev/null
+        wait "$ppg_pid"
+    fi
     ppg_pid=''
     return 1
 }
@@ -562,8 +709,11 @@ ppg_stop() {
     [ -n "$ppg_pid" ] || return 1
     ppg_send 0 one-way cmd.stop '"text":""'
     exec 9>&-
-    wait "$ppg_pid"
-    ppg_result=$? ppg_pid=''
+    if [ -z "$ppg_status_of" ]; then
+        ppg_status_of=0
+        wait "$ppg_pid" || ppg_status_of=$?
+    fi
+    ppg_pid=''
     exec 6<&-
-    return $ppg_result
+    return "$ppg_status_of"
 }

@@ -53,7 +53,10 @@ static void work(ppg_request *request, void *user) {
     pause.tv_sec = ms / 1000;
     pause.tv_nsec = (long)(ms % 1000) * 1000000;
     nanosleep(&pause, NULL);
-    ppg_answer(request, "worked", 6);
+    if (strstr(ppg_request_data(request), "fail") != NULL)
+        ppg_fail(request, "failed", "it failed", NULL);
+    else
+        ppg_answer(request, "worked", 6);
 }
 
 /* Calls the host back with the same data. */
@@ -86,6 +89,56 @@ static void crash(ppg_request *request, void *user) {
     (void)user;
     fprintf(stderr, "about to crash\n");
     abort();
+}
+
+/* Exits as a library may that a handler calls. */
+static void ends(ppg_request *request, void *user) {
+    (void)user;
+    _exit(atoi(ppg_request_data(request)));
+}
+
+static void say(ppg_request *request, void *user) {
+    (void)user;
+    fprintf(stderr, "%s\n", ppg_request_text(request));
+    ppg_answer(request, NULL, 0);
+}
+
+/* Codes and data that cannot be sent are refused, and another answer may follow. */
+static void bad_code(ppg_request *request, void *user) {
+    char message[32];
+    int refused = ppg_fail(request, "bad code", "x", NULL) == PPG_EINVAL;
+    (void)user;
+    refused += ppg_fail(request, "\xff", "x", NULL) == PPG_EINVAL;
+    refused += ppg_fail(request, "line\n", "x", NULL) == PPG_EINVAL;
+    refused += ppg_fail(request, "good", "x", "{no json}") == PPG_EINVAL;
+    snprintf(message, sizeof message, "%d refused", refused);
+    ppg_fail(request, "good_code", message, "[1]");
+}
+
+/* Answers as the original Go package does: classic format, a header byte by byte, a buffer with one read. */
+static int one_read(int rfd, int wfd) {
+    static char buffer[2 << 20];
+    char header[256], reply[64], command[64] = "";
+    for (;;) {
+        size_t n = 0, nuls = 0, len;
+        ssize_t got = 0;
+        int head;
+        char *space;
+        while (n < sizeof header && nuls < 3 && read(rfd, header + n, 1) == 1)
+            if (header[n++] == '\0') nuls++;
+        if (nuls < 3) return 1;
+        space = strchr(header + strlen(header) + 3, ' ');
+        *space = '\0';
+        snprintf(command, sizeof command, "%s", header + strlen(header) + 3);
+        len = strtoul(space + 1, NULL, 10);
+        if (len > 0) got = read(rfd, buffer, len);
+        if (strcmp(command, "cmd.stop") == 0) return 0;
+        n = (size_t)snprintf(buffer, 32, strcmp(command, "GetMetadata") == 0 ? "{}" : "%ld", (long)got);
+        head = snprintf(reply, sizeof reply, "%s_3_%s %lu_", header, command, (unsigned long)n);
+        memcpy(reply + head, buffer, n);
+        reply[strlen(header)] = reply[strlen(header) + 2] = reply[head - 1] = '\0';
+        if (write(wfd, reply, (size_t)head + n) < 0) return 1;
+    }
 }
 
 static void config(ppg_request *request, void *user) {
@@ -183,7 +236,9 @@ static int start(ppg_peer *host, void *user) {
 
 int main(int argc, char **argv) {
     static const uint32_t versions[] = {2, 3};
-    ppg_peer *host = ppg_guest_new("all");
+    ppg_peer *host;
+    if (argc > 3 && strcmp(argv[3], "--one-read") == 0) return one_read(atoi(argv[1]), atoi(argv[2]));
+    host = ppg_guest_new("all");
     ppg_set_metadata(host, "Description", "uses everything");
     ppg_set_interface_versions(host, versions, 2);
     ppg_guest_on_start(host, start, NULL);
@@ -194,6 +249,9 @@ int main(int argc, char **argv) {
     ppg_on(host, "fails", fails, NULL);
     ppg_on(host, "nothing", nothing, NULL);
     ppg_on(host, "crash", crash, NULL);
+    ppg_on(host, "exit", ends, NULL);
+    ppg_on(host, "say", say, NULL);
+    ppg_on(host, "bad code", bad_code, NULL);
     ppg_on(host, "config", config, NULL);
     ppg_on(host, "value", value, NULL);
     ppg_on(host, "later", later, NULL);

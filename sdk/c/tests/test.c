@@ -2,6 +2,7 @@
  *
  *     test PATH-OF-ALL [NAME]
  */
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -166,6 +167,8 @@ static void other_connections(void) {
     stop(plugin);
 }
 
+static void sleep_ms(int ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000L}, NULL); }
+
 static void attach(void) {
     char dir[] = "/tmp/ppg-test-XXXXXX", socket[64];
     ppg_error error;
@@ -184,7 +187,7 @@ static void attach(void) {
         ppg_plugin_attach(plugin);
         if (ppg_plugin_start(plugin, &error) == PPG_OK || ++tries == 500) break;
         ppg_free(plugin);
-        nanosleep(&(struct timespec){0, 10000000}, NULL);
+        sleep_ms(10);
     }
     CHECK(replies(plugin, "echo", "hello", "hello"));
     stop(plugin);
@@ -220,6 +223,84 @@ static void deadlines_and_cancels(void) {
     CHECK(ppg_wait(pending, 5000, NULL, NULL) == PPG_OK);
     ppg_pending_free(pending);
     stop(plugin);
+}
+
+/* What comes after the deadline is dropped, although it came before the call was looked at. */
+static void late_replies(void) {
+    ppg_peer *plugin = start(new_plugin());
+    ppg_call_options options = PPG_CALL_OPTIONS_INIT;
+    ppg_pending *pending = NULL;
+    ppg_reply *reply = NULL;
+    ppg_error error;
+    const void *data;
+    size_t len;
+    options.timeout_ms = 50;
+    CHECK(ppg_begin(plugin, "work", "100", 3, &options, &pending, NULL) == PPG_OK);
+    sleep_ms(300);
+    CHECK(ppg_wait(pending, -1, &reply, &error) == PPG_ETIMEOUT && reply == NULL);
+    CHECK(strstr(error.message, "within 50 ms") != NULL);
+    ppg_pending_free(pending);
+    /* So is an error, and the end of the plugin. */
+    CHECK(ppg_begin(plugin, "work", "100 fail", 8, &options, &pending, NULL) == PPG_OK);
+    sleep_ms(300);
+    CHECK(ppg_wait(pending, -1, &reply, NULL) == PPG_ETIMEOUT && reply == NULL);
+    ppg_pending_free(pending);
+    /* Parts wait no longer than their call. */
+    options.receive_parts = 1;
+    CHECK(ppg_begin(plugin, "work", "2000", 4, &options, &pending, NULL) == PPG_OK);
+    CHECK(ppg_next_part(ppg_pending_stream(pending), &data, &len, &error) == PPG_ETIMEOUT);
+    CHECK(ppg_wait(pending, 0, NULL, NULL) == PPG_ETIMEOUT);
+    ppg_pending_free(pending);
+    options.receive_parts = 0;
+    options.send_parts = 1;
+    CHECK(ppg_begin(plugin, "work", "2000", 4, &options, &pending, NULL) == PPG_OK);
+    while (ppg_send_part(ppg_pending_stream(pending), error.message, sizeof error.message, &error) == PPG_OK) continue;
+    CHECK(error.status == PPG_ETIMEOUT);
+    ppg_pending_free(pending);
+    options.send_parts = 0;
+    CHECK(ppg_begin(plugin, "work", "2000", 4, &options, &pending, NULL) == PPG_OK);
+    sleep_ms(100);
+    ppg_plugin_kill(plugin);
+    CHECK(ppg_plugin_wait(plugin, 5000) == PPG_OK);
+    CHECK(ppg_wait(pending, -1, NULL, NULL) == PPG_ETIMEOUT);
+    ppg_pending_free(pending);
+    ppg_free(plugin);
+}
+
+/* Commands of the errors of handlers. */
+static void errors_of_handlers(void) {
+    ppg_peer *plugin = start(new_plugin());
+    ppg_reply *reply = NULL;
+    CHECK(ppg_call(plugin, "bad code", NULL, 0, NULL, &reply, NULL) == PPG_EPEER);
+    CHECK(strcmp(ppg_reply_code(reply), "good_code") == 0 && strcmp(ppg_reply_text(reply), "4 refused") == 0);
+    ppg_reply_free(reply);
+    stop(plugin);
+    CHECK(strstr(heard.lines, "refused the code of an error of \"bad code\"") != NULL);
+    CHECK(strstr(heard.lines, "refused the data of an error of \"bad code\"") != NULL);
+}
+
+/* A reader that takes a buffer with one read, as the original Go package does, gets it whole if a pipe holds it. */
+static void one_read(void) {
+    static const size_t sizes[] = {1, 4096, 60000, 65536, 500000, (1 << 20) - 10, 1 << 20};
+    ppg_peer *plugin = new_plugin();
+    ppg_reply *reply = NULL;
+    char *data = calloc(1, (1 << 20) + 1), expected[32];
+    size_t i;
+    ppg_plugin_use_classic(plugin);
+    ppg_plugin_arg(plugin, "--one-read");
+    start(plugin);
+    for (i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        snprintf(expected, sizeof expected, "%lu", (unsigned long)sizes[i]);
+        CHECK(ppg_call(plugin, "count", data, sizes[i], NULL, &reply, NULL) == PPG_OK);
+        if (strcmp(ppg_reply_text(reply), expected) != 0) fprintf(stderr, "test: %s of %s\n", ppg_reply_text(reply), expected);
+        CHECK(strcmp(ppg_reply_text(reply), expected) == 0);
+        ppg_reply_free(reply);
+    }
+    CHECK(heard.warnings == 0);
+    CHECK(ppg_notify(plugin, "count", data, (1 << 20) + 1, NULL) == PPG_OK && heard.warnings == 1);
+    ppg_plugin_kill(plugin);
+    ppg_free(plugin);
+    free(data);
 }
 
 static void values(void) {
@@ -348,6 +429,138 @@ static void settings(void) {
     ppg_free(plugin);
 }
 
+static char folder[] = "/tmp/ppg-test-XXXXXX";
+
+static const char *in_folder(const char *name) {
+    static char at[256];
+    snprintf(at, sizeof at, "%s/%s", folder, name);
+    return at;
+}
+
+static void write_file(const char *name, const void *bytes, size_t len, mode_t mode) {
+    int fd = open(in_folder(name), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    CHECK(fd >= 0 && write(fd, bytes, len) == (ssize_t)len && fchmod(fd, mode) == 0 && close(fd) == 0);
+}
+
+static void script(const char *name, const char *text) { write_file(name, text, strlen(text), 0755); }
+
+/* The error of a start that fails. */
+static void fails_to_start(const char *name, const char *expected) {
+    ppg_error error;
+    ppg_peer *plugin = ppg_plugin_new(in_folder(name));
+    ppg_plugin_on_line(plugin, on_line, &heard);
+    ppg_plugin_set_start_timeout(plugin, 500);
+    CHECK(ppg_plugin_start(plugin, &error) == PPG_ESTART);
+    if (strstr(error.message, expected) == NULL || strstr(error.message, name) == NULL) {
+        fprintf(stderr, "test: %s: \"%s\" is to name %s and say \"%s\"\n", test, error.message, name, expected);
+        failed++;
+    }
+    ppg_free(plugin);
+}
+
+static void start_errors(void) {
+    static const unsigned char other[64] = {0x7f, 'E', 'L', 'F', 2, 2, 1, [18] = 0, [19] = 22};
+    CHECK(mkdtemp(folder) != NULL);
+    fails_to_start("none", "no such file; check the path, PATH is not searched");
+    CHECK(symlink("/no/such", in_folder("link")) == 0);
+    fails_to_start("link", "it is a symbolic link to \"/no/such\"");
+    script("no-mode", "#!/bin/sh\n");
+    CHECK(chmod(in_folder("no-mode"), 0644) == 0);
+    fails_to_start("no-mode", "is not executable (mode 0644): run `chmod +x` on it");
+    fails_to_start("no-mode/plugin", "no-mode\" is not a directory");
+    CHECK(mkdir(in_folder("folder"), 0700) == 0);
+    fails_to_start("folder", "is a directory: name the executable file inside it");
+    CHECK(mkfifo(in_folder("fifo"), 0700) == 0);
+    fails_to_start("fifo", "is a FIFO, a socket or a device");
+    script("no-line", "echo\n");
+    fails_to_start("no-line", "it has neither a `#!` line nor an ELF header");
+    script("empty", "");
+    fails_to_start("empty", "it is empty");
+    script("no-interpreter", "#!/no/such/sh -e\n");
+    fails_to_start("no-interpreter", "needs the interpreter \"/no/such/sh\", which does not exist: install it");
+    script("crlf", "#!/bin/sh\r\n");
+    fails_to_start("crlf", "its first line ends in CR LF");
+    write_file("machine", other, sizeof other, 0755);
+    fails_to_start("machine", "is built for another machine (s390, 64 bits, big-endian), this one is ");
+    script("exits", "#!/bin/sh\necho one >&2\necho two >&2\nexit 3\n");
+    fails_to_start("exits", "ended before it answered: exit status 3, last on its stderr: one\ntwo; it may be no plugin");
+    script("killed", "#!/bin/sh\nkill -9 $$\n");
+    fails_to_start("killed", "ended before it answered: killed by signal 9 (SIGKILL), nothing on its stderr");
+    script("closes", "#!/bin/sh\nexec sleep 5 3<&- 4>&-\n");
+    fails_to_start("closes", "closed the connection before it answered, and ran on");
+    script("prints", "#!/bin/sh\necho hello >&4\nexec sleep 5\n");
+    fails_to_start("prints", "sent what is no chunk: broken chunk at byte 0");
+    script("slow", "#!/bin/sh\necho waits >&2\nexec sleep 5\n");
+    fails_to_start("slow", "did not answer within 500 ms; if it speaks the classic format");
+    /* More than an error holds: the last lines of it. */
+    script("talks", "#!/bin/sh\nfor i in 1 2 3 4 5 6 7 8 9; do printf '%0300d\\n' $i >&2; done\nexit 1\n");
+    fails_to_start("talks", "0008\n");
+    fails_to_start("talks", "0009; it may be no plugin");
+    CHECK(snprintf(heard.lines, sizeof heard.lines, "rm -rf %s", folder) > 0 && system(heard.lines) == 0);
+}
+
+static void *close_soon(void *fd) {
+    sleep_ms(60);
+    close(*(int *)fd);
+    return NULL;
+}
+
+/* A file that is still open for writing, as it is in a process that another thread has forked meanwhile. */
+static void busy_file(void) {
+    char name[] = "/tmp/ppg-test-XXXXXX", command[512];
+    pthread_t thread;
+    ppg_error error;
+    ppg_peer *plugin;
+    int fd = mkstemp(name);
+    snprintf(command, sizeof command, "cp '%s' '%s' && chmod 755 '%s'", path, name, name);
+    CHECK(fd >= 0 && system(command) == 0);
+    plugin = ppg_plugin_new(name);
+    CHECK(ppg_plugin_start(plugin, &error) == PPG_ESTART && strstr(error.message, "is open for writing") != NULL);
+    ppg_free(plugin);
+    CHECK(pthread_create(&thread, NULL, close_soon, &fd) == 0);
+    plugin = ppg_plugin_new(name);
+    ppg_plugin_on_line(plugin, on_line, &heard);
+    ppg_set_interface_versions(plugin, NULL, 0);
+    stop(start(plugin));
+    pthread_join(thread, NULL);
+    unlink(name);
+}
+
+/* How the plugin has ended, in the error of what it ended. */
+static void kills(void) {
+    ppg_peer *plugin = start(new_plugin());
+    ppg_call_options options = PPG_CALL_OPTIONS_INIT;
+    ppg_pending *pending = NULL;
+    ppg_error error;
+    const void *data;
+    size_t len;
+    int status;
+    options.receive_parts = 1;
+    CHECK(replies(plugin, "say", "last words", ""));
+    CHECK(ppg_begin(plugin, "sleep", "5000", 4, &options, &pending, NULL) == PPG_OK);
+    CHECK(kill((pid_t)ppg_plugin_pid(plugin), SIGKILL) == 0);
+    CHECK(ppg_next_part(ppg_pending_stream(pending), &data, &len, &error) == PPG_ECLOSED);
+    CHECK(strstr(error.message, path) != NULL && strstr(error.message, "killed by signal 9 (SIGKILL)") != NULL);
+    CHECK(ppg_wait(pending, -1, NULL, &error) == PPG_ECLOSED);
+    CHECK(strstr(error.message, path) != NULL && strstr(error.message, "killed by signal 9 (SIGKILL)") != NULL);
+    CHECK(strstr(error.message, "last on its stderr: last words") != NULL);
+    ppg_pending_free(pending);
+    CHECK(ppg_call(plugin, "echo", NULL, 0, NULL, NULL, &error) == PPG_ECLOSED);
+    CHECK(strstr(error.message, path) != NULL && strstr(error.message, "killed by signal 9 (SIGKILL)") != NULL);
+    CHECK(ppg_plugin_pid(plugin) == 0);
+    CHECK(ppg_plugin_stop(plugin, &status, &error) == PPG_ECLOSED && strstr(error.message, "SIGKILL") != NULL);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    ppg_free(plugin);
+    plugin = start(new_plugin());
+    CHECK(ppg_call(plugin, "exit", "7", 1, NULL, NULL, &error) == PPG_ECLOSED);
+    CHECK(strstr(error.message, "has ended: exit status 7") != NULL);
+    ppg_free(plugin);
+    plugin = start(new_plugin());
+    CHECK(ppg_plugin_stop(plugin, NULL, NULL) == PPG_OK);
+    CHECK(ppg_call(plugin, "echo", NULL, 0, NULL, NULL, &error) == PPG_ECLOSED && strstr(error.message, "was stopped") != NULL);
+    ppg_free(plugin);
+}
+
 static void ends(void) {
     ppg_peer *plugin = new_plugin();
     ppg_pending *pending = NULL;
@@ -417,7 +630,8 @@ int main(int argc, char **argv) {
     } tests[] = {
         {"calls", calls},   {"other_connections", other_connections}, {"attach", attach},     {"deadlines_and_cancels", deadlines_and_cancels},
         {"values", values}, {"streams", streams},                     {"flow", flow},         {"settings", settings},
-        {"ends", ends},     {"threads", threads},
+        {"ends", ends},     {"threads", threads},                     {"kills", kills},       {"late_replies", late_replies},
+        {"start_errors", start_errors}, {"busy_file", busy_file},     {"one_read", one_read}, {"errors_of_handlers", errors_of_handlers},
     };
     size_t i;
     int run = 0;

@@ -32,6 +32,18 @@ answer() {
     output) ppg_answer_output output ;;
     failing) ppg_answer_output failing ;;
     nothing) ;;
+    same)
+        # By way of a variable; $(…) drops line feeds at the end.
+        text=$(ppg_text && echo x)
+        ppg_answer "${text%x}"
+        ;;
+    copy)
+        printf 'more than a chunk' >&1
+        ppg_answer_output ppg_bytes
+        ;;
+    fails) return 3 ;;
+    data) ppg_fail no_page 'there is no page "a"' '{"name":"a \"b\""}' ;;
+    badcode) ppg_fail 'no such page' ;;
     has)
         if ppg_has "$(ppg_text)"; then ppg_answer yes; else ppg_answer no; fi
         ;;

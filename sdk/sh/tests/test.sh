@@ -46,6 +46,9 @@ same 'get an empty text' "$(ppg_json_get "$object" d)" ''
 same 'get the last' "$(ppg_json_get "$object" last)" q
 fails 'get what is not there' ppg_json_get "$object" z
 fails 'get of no object' ppg_json_get '"a"' a
+same 'get a member of other JSON' "$(ppg_json_raw '{"data" : {"x":[1,"}\"\\",{"y":2}],"z":null} ,"m":"n"}' data)" '{"x":[1,"}\"\\",{"y":2}],"z":null}'
+same 'get the last member of other JSON' "$(ppg_json_raw '{"a":"data","data":[ ]}' data)" '[ ]'
+same 'get what has backslashes' "$(ppg_json_get '{"a":"\\\\n\/\\/\u0041\\u0041"}' a)" '\\n/\/A\u0041'
 same 'get a key in a value' "$(ppg_json_get '{"x":"\"a\":\"wrong\"","a":"right"}' a)" right
 
 ppg_take_apart '{"id":"18446744073709551615","direction":"request","command":"a\"b","text":"x\",\"offset\":1","offset":0,"bytes":1,"format":"classic"}'
@@ -68,6 +71,8 @@ answer() {
     *) ppg_unknown ;;
     esac
 }
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
 ppg_on_request answer
 ppg_start "$here/plugin.sh" one 'two words' || exit 1
 same 'metadata' "$(ppg_peer Description)" 'a "test"'
@@ -80,6 +85,17 @@ ppg_notify note 'hello' && ppg_call noted && same 'one-way' "$(ppg_text)" hello
 ppg_call tell "a\"b${newline}c" && same 'told' "$told" "a\"b${newline}c"
 ppg_call output '!
 ' && same 'output of a function' "$(ppg_text)x" 'a "b" \c!x'
+text=$(awk 'BEGIN { for (i = 0; i < 3000; i++) printf "line %d \\ \"quoted\"\t%c end\n", i, 1 + i % 8 }')
+ppg_call same "$text$newline" && same 'a large text' "$(ppg_text && echo x)" "$text${newline}x"
+awk 'BEGIN { for (i = 0; i < 131072; i++) printf "\\0%03o", i % 256; print "" }' | while read -r octals; do printf %b "$octals"; done >"$folder/bytes"
+ppg_call_field copy "\"base64\":\"$(base64 <"$folder/bytes" | tr -d '\n')\"" && ppg_bytes >"$folder/back"
+same 'bytes of all kinds' "$(cmp "$folder/bytes" "$folder/back" 2>&1)" ''
+ppg_call fails
+same 'a handler that fails' "$?/$ppg_code/$ppg_error" '1/unanswered/the handler has failed with status 3, and without an answer'
+ppg_call data
+same 'an error with data' "$?/$ppg_code/$ppg_error_data" '1/no_page/{"name":"a \"b\""}'
+ppg_call badcode
+same 'a code that is none' "$?/$ppg_code/$ppg_error/$ppg_error_data" '1//no such page/'
 if ppg_call failing; then echo 'failing is answered'; else same 'a function that fails' "$ppg_error" 'failing has failed; its standard error may say why'; fi
 ppg_call bytes && same 'bytes of a plugin' "$(ppg_bytes | od -An -tx1 | tr -d ' ')" 00ff0a
 ppg_call nothing
@@ -93,15 +109,66 @@ same 'no stream' "$(ppg_text)" no
 ppg_stop
 same 'status after a stop' $? 0
 
+does_not_start() { # name, text of the error
+    name=$1
+    ppg_start "$folder/$name" 2>/dev/null
+    same "$name does not start" $? 1
+    case $ppg_error in
+    *"$folder/$name\""*"$2"*) same "$name: error" '' '' ;;
+    *) same "$name: error" "$ppg_error" "… \"$folder/$name\" … $2" ;;
+    esac
+}
+script() { # name, text
+    # shellcheck disable=SC2059 # it has line ends
+    printf "$2" >"$folder/$1"
+    chmod +x "$folder/$1"
+}
+does_not_start none 'no such file; check the path, PATH is not searched'
+ln -s /no/such "$folder/link"
+does_not_start link 'is a symbolic link to a file that does not exist'
+mkdir "$folder/directory"
+does_not_start directory 'is a directory: name the executable file inside it'
+script plain '#!/bin/sh\n'
+chmod -x "$folder/plain"
+# shellcheck disable=SC2016 # a command to show
+does_not_start plain 'is not executable: run `chmod +x` on it'
+script empty ''
+does_not_start empty 'it is empty'
+script no-line 'echo hello\n'
+does_not_start no-line 'it has neither'
+script no-interpreter '#! /no/such/sh -e\n'
+does_not_start no-interpreter 'needs the interpreter "/no/such/sh", which does not exist'
+script crlf '#!/bin/sh\r\n'
+does_not_start crlf 'ends in CR LF'
+script exits '#!/bin/sh\nexit 3\n'
+does_not_start exits 'ended before it answered: exit status 3'
+script killed '#!/bin/sh\nkill -9 $$\n'
+does_not_start killed 'ended before it answered: killed by signal 9 (SIGKILL)'
+printf '\177ELF\002\002\001\000\000\000\000\000\000\000\000\000\000\002\000\026\000\000\000\001' >"$folder/machine"
+chmod +x "$folder/machine"
+if [ -e /proc/$$/exe ]; then does_not_start machine 'is built for another machine'; fi
+script slow '#!/bin/sh\nexec sleep 30\n'
+ppg_start_timeout=1
+does_not_start slow 'did not answer within 1 s'
+ppg_start_timeout=10
 ppg_start "$here/plugin.sh" --fail 2>/dev/null
-same 'a start that fails' $? 1
+same 'a start that fails' "$?/${ppg_error#*plugin.sh\" }" '1/ended before it answered: exit status 1; its standard error may say why'
+
 ppg_start "$here/plugin.sh"
 ppg_call crash
-same 'a crash' $? 2
+same 'a crash' "$?/${ppg_error#*plugin.sh\" }" '2/has ended: exit status 7'
 ppg_stop 2>/dev/null
-same 'status after a crash' "$(($? != 0))" 1
-ppg_start /no/such/plugin 2>/dev/null
-same 'no plugin' $? 1
+same 'status after a crash' $? 7
+ppg_call args
+same 'a call after that' "$?/$ppg_error" '2/no plugin is running'
+# A program of its own: a script in a shell is more than one process.
+script kills '#!/bin/sh\nprintf "1\\0003\\00011\\000GetMetadata\\0002\\000{}" >&4\nsleep 1\nkill -9 $$\n'
+ppg_start "$folder/kills" && ppg_call any 2>/dev/null
+same 'a kill' "$?/$ppg_error" "2/plugin \"$folder/kills\" has ended: killed by signal 9 (SIGKILL)"
+ppg_stop 2>/dev/null
+same 'status after a kill' $? 137
+ppg_start plugin.sh 2>/dev/null
+same 'a plugin on the PATH is not meant' "$?/$ppg_error" '1/no plugin at "./plugin.sh": no such file; check the path, PATH is not searched'
 
 printf 'test.sh: %s checked, %s failed\n' $checked $failed
 [ $failed = 0 ]
