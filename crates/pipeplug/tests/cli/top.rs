@@ -399,6 +399,41 @@ fn a_terminal_shows_it_until_a_key_and_is_left_as_it_was() {
 }
 
 #[test]
+fn hosts_that_begin_and_end_meanwhile_come_and_go() {
+    let place = Place::new();
+    let begin = || host(&place, &["run", "@echo", "--call", "sleep", "600000"], "");
+    let none = "no host of yours publishes its plugins";
+    let mut top = session(&place);
+    top.until(none);
+    let host = begin();
+    top.until("  echo ");
+    end(host, Signal::SIGTERM);
+    let deadline = Instant::now() + LONG;
+    while !top.text().rsplit_once("  echo ").unwrap().1.contains(none) {
+        assert!(Instant::now() < deadline, "{:?}", top.text());
+        thread::sleep(Duration::from_millis(2));
+    }
+    top.type_in("q");
+    assert_eq!(top.code(), Some(0));
+
+    let mut run = pipeplug(&place, &["top", "--json", "--interval", "100ms"]);
+    let mut top = run.command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(top.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut until = |count: usize| {
+        lines.any(|line| {
+            let shown: Value = serde_json::from_str(&line).unwrap();
+            shown["hosts"].as_array().unwrap().len() == count
+        })
+    };
+    assert!(until(0));
+    let host = begin();
+    assert!(until(1));
+    end(host, Signal::SIGKILL);
+    assert!(until(0));
+    end(top, Signal::SIGTERM);
+}
+
+#[test]
 fn an_error_is_shown_on_the_first_screen() {
     let place = Place::new();
     fs::set_permissions(files(&place), Permissions::from_mode(0o755)).unwrap();
