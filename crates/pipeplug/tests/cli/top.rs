@@ -114,8 +114,17 @@ fn a_host_that_opted_in_is_shown_with_its_figures() {
     let cells: Vec<_> = row.split_whitespace().collect();
     assert_eq!(cells[1..4], [&*plugin["pid"].to_string(), "running", "2"], "{row}");
     end(host, Signal::SIGTERM);
-    // Removed by the host itself.
-    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+}
+
+#[test]
+fn a_host_that_ends_removes_its_file() {
+    let place = Place::new();
+    let mut host = host(&place, &["shell", "@echo"], "call echo x\n");
+    until(&place, |shown| state(shown) == "running");
+    // The end of its input. A signal may end it while threads still hold the plugin.
+    drop(host.stdin.take());
+    assert_eq!(wait(host), Some(0));
+    assert_eq!(fs::read_dir(files(&place)).unwrap().count(), 0);
 }
 
 #[test]
