@@ -131,11 +131,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(problems) => {
-            let more = problems.len().saturating_sub(SHOWN);
             for problem in problems.iter().take(SHOWN) {
                 eprintln!("soak: {problem}");
             }
-            eprintln!("soak: {more} more problems; seed {seed}");
+            eprintln!("soak: {} problems with the seed {seed}", problems.len());
             ExitCode::FAILURE
         }
     }
