@@ -4,12 +4,13 @@
 //! exits with 0 if all is well, with [`MISSING`] and a line that says what is missing and how to get it, or with
 //! another status and the name of what failed.
 //!
-//! Then the matrix: the samples of every language as host with those of every language as guest, Rust among them. How
-//! they are built is known to `sdk/<language>/samples.sh FOLDER`, which ends as a check does.
+//! Then the matrix: the samples of every language as host with those of every language as guest, Rust among them, and a
+//! soak of each guest. How they are built is known to `sdk/<language>/samples.sh FOLDER`, which ends as a check does.
 
 mod ends;
 mod matrix;
 mod samples;
+mod soak;
 mod table;
 
 use std::fs;
@@ -21,7 +22,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::no_std::executables;
-use crate::process::{display, status_and_last_lines, stdout_of};
+use crate::process::{self, display, status_and_last_lines, stdout_of};
 use crate::project::Project;
 use crate::steps::cargo_in;
 use crate::tools::{self, Presence, StepOutcome};
@@ -43,8 +44,9 @@ pub(crate) struct LanguagesArgs {
 
 const HELP: &str = "\
 Runs sdk/LANGUAGE/check.sh for each: linter, tests, package, conformance as guest and as host. Then the samples of every
-language as host with those of every language as guest, Rust among them, and how guests and hosts end. What lacks its
-tools is skipped and says how to get them; with CI=true it fails.
+language as host with those of every language as guest, Rust among them, 10,000 random calls of a host in Rust to a
+guest of each, with cancellations and kills (seed: $SEED, or 1), and how guests and hosts end. What lacks its tools is
+skipped and says how to get them; with CI=true it fails.
 
 Examples:
   cargo xtask languages                every language
@@ -54,6 +56,8 @@ Examples:
 /// Exit status of a check that lacks a tool.
 const MISSING: i32 = 77;
 const CLI: &str = "pipeplug";
+/// Package of the program that calls guests at random.
+const TESTS: &str = "pipeplug-tests";
 /// Samples in Rust that the checks call, and are called by. They are in the folder of `pipeplug`.
 const SAMPLES: [&str; 3] = ["echo", "sample1", "greeter"];
 
@@ -167,7 +171,7 @@ fn select(mut languages: Vec<Language>, names: &[String]) -> anyhow::Result<Vec<
     Ok(languages)
 }
 
-/// Builds the CLI and the samples, and says where the CLI is.
+/// Builds the CLI, the samples and the soak beside it, and says where the CLI is.
 fn build(project: &Project) -> anyhow::Result<PathBuf> {
     let mut command = cargo_in(project);
     command.args(["build", "--message-format=json-render-diagnostics", "-p", CLI]);
@@ -176,6 +180,8 @@ fn build(project: &Project) -> anyhow::Result<PathBuf> {
     }
     println!("$ {}", display(&command));
     let built = executables(&stdout_of(&mut command)?)?;
+    // `--bin` goes for all packages of a command.
+    process::run(cargo_in(project).args(["build", "-p", TESTS, "--bin", soak::PROGRAM]))?;
     let cli = built.into_iter().find(|program| program.name == CLI);
     Ok(cli.with_context(|| format!("cargo built no program {CLI}"))?.path)
 }

@@ -3,7 +3,7 @@
 //! The tests are in `tests/`: `parallel` has tests that can run at the same time in one process,
 //! `serial` has tests that count the descriptors, threads, children or memory of their own process.
 //!
-//! Eight programs help:
+//! Nine programs help:
 //! - `misbehave`: a plugin that breaks a rule on command;
 //! - `captive`: a plugin in a container that tries what the container forbids;
 //! - `burglar`: a plugin that tries to break out of its sandbox;
@@ -11,6 +11,7 @@
 //! - `fugitive`: a plugin that tries to outlive its host;
 //! - `lonely-host`: a host that ends without stopping its plugin;
 //! - `odd-host`: a host that handles signals in unusual ways;
+//! - `soak`: a host that calls a plugin in any language at random, gives calls up, and kills it;
 //! - `typed`: a plugin with typed services.
 //!
 //! A program that does not know the protocol is a [`Script`].

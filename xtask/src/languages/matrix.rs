@@ -8,7 +8,7 @@ use anyhow::bail;
 
 use super::samples::{self, Place, Samples};
 use super::table::{Cell, Table};
-use super::{Language, ends};
+use super::{Language, ends, soak};
 use crate::project::Project;
 use crate::samples::bounded::{self, Ended};
 use crate::samples::indent;
@@ -66,6 +66,7 @@ pub(super) fn run(
         }
         sample1(&place, host, guest)
     }));
+    show(soak::guests(&place, pipeplug, &all));
     show(ends::guests(&place, &all));
     show(ends::hosts(&place, &all)?);
     show(ends::lost_hosts(&place, &all)?);
@@ -148,14 +149,24 @@ pub(super) fn run_host(
     command: &mut Command,
     complain: impl FnOnce(&Ended) -> Option<String>,
 ) -> Cell {
-    let ended = match bounded::run(command, None, TIME_LIMIT) {
+    run_host_within(TIME_LIMIT, place, command, complain)
+}
+
+/// As [`run_host`], with another time limit.
+pub(super) fn run_host_within(
+    limit: Duration,
+    place: &Place,
+    command: &mut Command,
+    complain: impl FnOnce(&Ended) -> Option<String>,
+) -> Cell {
+    let ended = match bounded::run(command, None, limit) {
         Ok(ended) => ended,
         Err(error) => {
             return Cell::Failed(format!("$ {}\ncannot run: {error}", place.line(command)));
         }
     };
     let complaint = if ended.status.is_none() {
-        Some(format!("expected its end within {} s", TIME_LIMIT.as_secs()))
+        Some(format!("expected its end within {} s", limit.as_secs()))
     } else if ended.left_behind {
         Some("expected no process of it to live on with its stdout or stderr".to_owned())
     } else {

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{self, Path, PathBuf};
 
 use super::Permissions;
@@ -196,9 +198,8 @@ impl Places {
                 return Ok(None);
             }
             let placeholder = base.placeholder();
-            let path = path.filter(|path| path.is_absolute()).ok_or_else(|| {
-                format!("there is no {placeholder} for its permissions: the environment names none")
-            })?;
+            let path = path.filter(|path| path.is_absolute());
+            let path = path.ok_or_else(|| no_place(base, |name| env::var_os(name)))?;
             let place = Place::of(&path)
                 .map_err(|error| format!("{path:?} cannot be used for {placeholder}: {error}"))?;
             if place.real == Path::new("/") {
@@ -245,6 +246,9 @@ impl Places {
             files.declared.push(file);
         }
         // A plugin that writes to these gives itself whatever it wants, from the next start on.
+        if let Some(path) = lock_file.filter(|_| !files.write.is_empty()) {
+            has_one_name(path)?;
+        }
         files.not_writable.push(self.program.clone());
         files.not_writable.extend(lock_file.into_iter().flat_map(files_on_the_way));
         sandbox = permissions.connect.iter().copied().fold(sandbox, Sandbox::connect);
@@ -273,6 +277,40 @@ impl Places {
     }
 }
 
+/// The reason that a placeholder stands for no folder, and what to do.
+fn no_place(base: Base, variable: impl Fn(&str) -> Option<OsString>) -> String {
+    let problem = match base {
+        Base::Home => not_absolute("HOME", variable("HOME"), "the home folder of the user"),
+        Base::Temp => not_absolute("TMPDIR", variable("TMPDIR"), "a folder for temporary files"),
+        Base::Cwd => "the working folder of the host is gone; start it in another one".to_owned(),
+        // These are in the path of the plugin's file.
+        Base::Root | Base::Plugin => "its own folder has no path".to_owned(),
+    };
+    format!("there is no {} for its permissions: {problem}", base.placeholder())
+}
+
+fn not_absolute(name: &str, value: Option<OsString>, meaning: &str) -> String {
+    match value {
+        Some(value) => {
+            format!("{name} is {value:?}, which is no absolute path; set it to {meaning}")
+        }
+        None => format!("{name} is not set; set it to {meaning}"),
+    }
+}
+
+/// Refuses a lock file with several hard links: the other one may be in a folder that the plugin may write to, where no
+/// path tells of it.
+fn has_one_name(lock_file: &Path) -> Result<(), String> {
+    let links = fs::metadata(lock_file).map_or(1, |metadata| metadata.nlink());
+    if links > 1 {
+        return Err(format!(
+            "its lock file {lock_file:?} has {links} hard links, and by another of them the plugin could change what it \
+             is allowed; make it a file of its own: `cp -p` it to a new name, and `mv` that over it"
+        ));
+    }
+    Ok(())
+}
+
 /// The file of a path, and each symbolic link that leads to it, without a link in their own paths.
 fn files_on_the_way(path: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = fs::canonicalize(path).into_iter().collect();
@@ -296,4 +334,27 @@ fn files_on_the_way(path: &Path) -> Vec<PathBuf> {
 
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placeholder_without_a_folder_says_why() {
+        for (base, value, says) in [
+            (
+                Base::Home,
+                None,
+                "there is no {home} for its permissions: HOME is not set; set it to",
+            ),
+            (Base::Home, Some("me"), "HOME is \"me\", which is no absolute path; set it to"),
+            (Base::Home, Some(""), "HOME is \"\", which is no absolute path"),
+            (Base::Temp, Some("tmp"), "TMPDIR is \"tmp\""),
+            (Base::Cwd, None, "there is no {cwd} for its permissions: the working folder"),
+        ] {
+            let said = no_place(base, |_| value.map(OsString::from));
+            assert!(said.contains(says), "{said}");
+        }
+    }
 }

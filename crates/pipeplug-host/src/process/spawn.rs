@@ -17,17 +17,13 @@ use crate::sys::{
     self, Executed, ForkExecError, Image, KillOnHostExit, OpenImage, WorkingDirectory,
 };
 
-/// The pauses before a busy file is tried again: 31 milliseconds in all.
+/// Pauses in milliseconds before a busy file is tried again, 200 in all.
 ///
 /// A child that another thread forks has for a moment, until its exec, a copy of every descriptor
 /// of the host; one of them may be the plugin's file, which the host has just written and closed.
-const BUSY_PAUSES: [Duration; 5] = [
-    Duration::from_millis(1),
-    Duration::from_millis(2),
-    Duration::from_millis(4),
-    Duration::from_millis(8),
-    Duration::from_millis(16),
-];
+/// On a busy machine that moment is as long as others have the processor. A copy or a build that
+/// another process is about to complete is waited for as well.
+const BUSY_PAUSES: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 73];
 
 /// A guest that runs, and the host's ends of its pipes.
 ///
@@ -56,7 +52,7 @@ pub struct Spawned {
 ///
 /// # Blocking
 /// Until the kernel has loaded the program, as long as that takes on the file system; a file that
-/// is open for writing is tried again for 31 milliseconds.
+/// is open for writing is tried again for 200 milliseconds.
 pub fn spawn(launch: &Launch) -> Result<Spawned, SpawnError> {
     spawn_with(launch, launch.arguments())
 }
@@ -90,7 +86,7 @@ fn spawn_at(
         }
         let failure = confinement.diagnose(failure, launch.cwd.as_deref());
         match (failure, pauses.next()) {
-            (SpawnErrorKind::Busy, Some(pause)) => thread::sleep(pause),
+            (SpawnErrorKind::Busy, Some(pause)) => thread::sleep(Duration::from_millis(pause)),
             (failure, _) => return Err(failure),
         }
     };

@@ -80,7 +80,9 @@ impl PluginBuilder {
     /// [`Supervisor`](crate::Supervisor) or [`Pool`](crate::Pool) publishes its plugins if the
     /// first builder does. If the file cannot be written, there is a warning in the log.
     ///
-    /// Each call costs two looks at the clock, below 0.1 µs.
+    /// Each call costs two looks at the clock and an atomic addition, below 0.1 µs, and no lock and no
+    /// system call. The calls per second with it and without it are equal within 4 %, the median of
+    /// 500 alternating measurements, which differ more among themselves.
     ///
     /// ```no_run
     /// use pipeplug_host::Plugin;

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use pipeplug_host::process::{Launch, SpawnError, SpawnErrorKind, spawn};
 use tempfile::TempDir;
@@ -168,10 +169,29 @@ fn an_interpreter_that_may_not_be_executed() {
 fn open_for_writing() {
     let script = Script::new("");
     let path = script.path();
-    let _writer = fs::File::options().append(true).open(&path).unwrap();
+    let writer = fs::File::options().append(true).open(&path).unwrap();
+    let begun = Instant::now();
     let error = fails(&path);
+    assert!(begun.elapsed() >= Duration::from_millis(200), "{:?}", begun.elapsed());
     assert!(matches!(error.kind(), SpawnErrorKind::Busy), "{error:?}");
     message(&error, &path);
+    drop(writer);
+    spawn(&script.launch()).unwrap();
+}
+
+#[test]
+fn open_for_writing_for_a_moment() {
+    let script = Script::new("");
+    for held in [1, 50, 100] {
+        let writer = fs::File::options().append(true).open(script.path()).unwrap();
+        let holder = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(held));
+            drop(writer);
+        });
+        let spawned = spawn(&script.launch());
+        holder.join().unwrap();
+        assert!(spawned.is_ok(), "held for {held} ms: {spawned:?}");
+    }
 }
 
 #[test]

@@ -191,6 +191,21 @@ fn a_plugin_cannot_be_allowed_to_change_itself_or_its_lock_file() {
         let error = house.builder().permissions_from(&named).start().unwrap_err();
         assert!(error.to_string().contains("the plugin could change"), "{named}: {error}");
     }
+    // Nor a hard link, of which no path tells.
+    let name = house.path("plugin/out/hard.lock");
+    fs::hard_link(&lock_path, &name).unwrap();
+    for named in [lock_path.as_str(), &name] {
+        let error = house.builder().permissions_from(named).start().unwrap_err().to_string();
+        assert!(error.contains("has 2 hard links") && error.contains(named), "{error}");
+    }
+    // One that writes to nothing changes nothing.
+    LockFile::update(&lock_path, |lock| {
+        lock.allow(house.path("plugin/burglar"), Some(permissions(json!({}))))
+    })
+    .unwrap();
+    fs::remove_file(&name).unwrap();
+    fs::hard_link(&lock_path, &name).unwrap();
+    house.builder().permissions_from(&lock_path).start().unwrap();
 }
 
 #[test]

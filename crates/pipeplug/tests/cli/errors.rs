@@ -288,20 +288,22 @@ fn a_plugin_of_the_other_format_names_the_option() {
 
 #[test]
 fn programs_that_are_no_plugins_are_told_for_what_they_are() {
-    let run = |program: &str, told: &str| {
-        pipeplug(["run", program, "--stdio", "--timeout", "500ms"])
+    let run_for = |time: &str, program: &str, told: &str| {
+        pipeplug(["run", program, "--stdio", "--timeout", time])
             .run()
             .prints("")
             .says(told)
             .code
             .unwrap()
     };
+    let run = |program: &str, told: &str| run_for("60s", program, told);
     assert_eq!(run("/bin/true", "plugin \"/bin/true\" ended before it answered: exit status 0"), 4);
     let copies = "plugin \"/bin/cat\" sent the host's own first request back: it copies its input \
                   to its output; is it a plugin?";
     assert_eq!(run("/bin/cat", copies), 4);
     pipeplug(["run", "/bin/cat", "--stdio"]).run().says_only(&format!("pipeplug: {copies}\n"));
-    assert_eq!(run("/bin/sh", "plugin \"/bin/sh\" did not answer GetMetadata within 500ms"), 124);
+    let silent = "plugin \"/bin/sh\" did not answer GetMetadata within 500ms";
+    assert_eq!(run_for("500ms", "/bin/sh", silent), 124);
     let place = Place::new();
     let yes = place.executable("yes", "#!/bin/sh\nexec yes\n");
     assert_eq!(run(yes.to_str().unwrap(), "wrote what is no message: \"y\\ny\\n"), 4);

@@ -114,8 +114,17 @@ fn a_host_that_opted_in_is_shown_with_its_figures() {
     let cells: Vec<_> = row.split_whitespace().collect();
     assert_eq!(cells[1..4], [&*plugin["pid"].to_string(), "running", "2"], "{row}");
     end(host, Signal::SIGTERM);
-    // Removed by the host itself.
-    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+}
+
+#[test]
+fn a_host_that_ends_removes_its_file() {
+    let place = Place::new();
+    let mut host = host(&place, &["shell", "@echo"], "call echo x\n");
+    until(&place, |shown| state(shown) == "running");
+    // The end of its input. A signal may end it while threads still hold the plugin.
+    drop(host.stdin.take());
+    assert_eq!(wait(host), Some(0));
+    assert_eq!(fs::read_dir(files(&place)).unwrap().count(), 0);
 }
 
 #[test]
@@ -424,6 +433,41 @@ fn a_terminal_shows_it_until_a_key_and_is_left_as_it_was() {
     kill(pid(&top.child), Signal::SIGTERM).unwrap();
     top.until("\x1b[?1049l");
     assert_eq!(top.code(), Some(143));
+}
+
+#[test]
+fn hosts_that_begin_and_end_meanwhile_come_and_go() {
+    let place = Place::new();
+    let begin = || host(&place, &["run", "@echo", "--call", "sleep", "600000"], "");
+    let none = "no host of yours publishes its plugins";
+    let mut top = session(&place);
+    top.until(none);
+    let host = begin();
+    top.until("  echo ");
+    end(host, Signal::SIGTERM);
+    let deadline = Instant::now() + LONG;
+    while !top.text().rsplit_once("  echo ").unwrap().1.contains(none) {
+        assert!(Instant::now() < deadline, "{:?}", top.text());
+        thread::sleep(Duration::from_millis(2));
+    }
+    top.type_in("q");
+    assert_eq!(top.code(), Some(0));
+
+    let mut run = pipeplug(&place, &["top", "--json", "--interval", "100ms"]);
+    let mut top = run.command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(top.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut until = |count: usize| {
+        lines.any(|line| {
+            let shown: Value = serde_json::from_str(&line).unwrap();
+            shown["hosts"].as_array().unwrap().len() == count
+        })
+    };
+    assert!(until(0));
+    let host = begin();
+    assert!(until(1));
+    end(host, Signal::SIGKILL);
+    assert!(until(0));
+    end(top, Signal::SIGTERM);
 }
 
 #[test]

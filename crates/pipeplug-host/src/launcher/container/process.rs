@@ -27,6 +27,9 @@ const REMOVAL: Duration = Duration::from_secs(5);
 /// Time for the engine to tell how a container ended.
 const ENQUIRY: Duration = Duration::from_secs(2);
 
+/// Time for events of a container that come after its end.
+const LATE_EVENTS: Duration = Duration::from_millis(500);
+
 /// Time between two attempts to kill what is being started.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -140,14 +143,26 @@ impl Client {
         if self.container.engine != Engine::Docker {
             return KilledBy::Unknown;
         }
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let until = format!("--until={}.{:09}", now.as_secs(), now.subsec_nanos());
+        let (begun, now) = (Instant::now(), SystemTime::now());
+        match self.killer(now, ENQUIRY) {
+            // Docker learns of a lack of memory on a way of its own, which may be later than the end.
+            KilledBy::NeitherOfThese => {
+                self.killer(now + LATE_EVENTS, ENQUIRY.saturating_sub(begun.elapsed()))
+            }
+            killer => killer,
+        }
+    }
+
+    /// The origin of a SIGKILL in Docker's events until then, which are waited for.
+    fn killer(&self, until: SystemTime, timeout: Duration) -> KilledBy {
+        let until = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let until = format!("--until={}.{:09}", until.as_secs(), until.subsec_nanos());
         let filter = format!("--filter=container={}", self.run.name);
         // The name was never used before: no event of it is too old.
         let args =
             ["events", "--since=1", &until, &filter, "--filter=event=oom", "--filter=event=kill"];
         let format = r#"--format={{.Action}} {{index .Actor.Attributes "signal"}}"#;
-        match self.query(&[&args[..], &[format]].concat(), ENQUIRY) {
+        match self.query(&[&args[..], &[format]].concat(), timeout) {
             Ok(events) => killer_in(&events),
             Err(error) => {
                 tracing::debug!(container = %self.run.name, %error, "the engine does not tell of \

@@ -1,9 +1,11 @@
 //! A plugin under test: how it is started, and its process beside its [`Peer`].
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::Read as _;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -74,7 +76,7 @@ pub(super) struct Guest<'a> {
     pub(super) setup: &'a Setup<'a>,
     pub(super) peer: Peer,
     pub(super) process: Box<dyn Process>,
-    stderr: Arc<Mutex<Vec<u8>>>,
+    stderr: Drained,
     /// Answer to `GetMetadata`.
     pub(super) metadata: Map<String, Value>,
 }
@@ -112,12 +114,8 @@ impl Setup<'_> {
             .map_err(|error| came(format!("its pipes cannot be used: {error}")))?;
         peer.known =
             self.answers.iter().map(|answer| (answer.cmd.clone(), answer.data.clone())).collect();
-        let stderr = Arc::default();
-        for (fd, kept) in [(started.stderr, Some(Arc::clone(&stderr))), (started.stdout, None)] {
-            if let Some(fd) = fd {
-                drain_into(fd, kept);
-            }
-        }
+        let stderr = started.stderr.map_or_else(Drained::default, drain);
+        drop(started.stdout.map(drain));
         let (process, metadata) = (started.process, Map::new());
         Ok(Guest { setup: self, peer, process, stderr, metadata })
     }
@@ -264,7 +262,13 @@ impl Guest<'_> {
 
     /// Text that the plugin has written to its standard error.
     pub(super) fn stderr(&self) -> String {
-        text_of(&self.stderr)
+        self.stderr.text()
+    }
+
+    /// Waits until all is read that the plugin has written to its standard error. It has ended, and so have those that
+    /// it started, or a moment is over.
+    pub(super) fn wait_for_stderr(&self) {
+        self.stderr.wait_end(STATUS_TIMEOUT);
     }
 
     /// Adds the exit status and the last line of standard error, if the plugin has ended.
@@ -274,11 +278,8 @@ impl Guest<'_> {
             && let Ok(Some(status)) = self.process.wait_timeout(STATUS_TIMEOUT)
         {
             text.push_str(&format!("; it ended with {status}"));
-            // Its last words may still be on their way: the thread that reads them gives its copy up at their end.
-            let end = Instant::now() + STATUS_TIMEOUT;
-            while Arc::strong_count(&self.stderr) > 1 && Instant::now() < end {
-                thread::sleep(Duration::from_millis(2));
-            }
+            // Its last words may still be on their way.
+            self.wait_for_stderr();
         }
         let stderr = self.stderr();
         if let Some(line) = stderr.lines().rfind(|line| !line.trim().is_empty()) {
@@ -317,33 +318,48 @@ fn not_started(error: &StartError, way: Way) -> Stop {
 }
 
 /// Last bytes of a stream, which a thread reads to its end.
-pub(super) fn drain(fd: OwnedFd) -> Arc<Mutex<Vec<u8>>> {
-    let kept = Arc::default();
-    drain_into(fd, Some(Arc::clone(&kept)));
-    kept
+#[derive(Debug, Default)]
+pub(super) struct Drained {
+    kept: Arc<Mutex<Vec<u8>>>,
+    /// Disconnected at the end of the stream. `None` if there is no stream.
+    end: Option<Receiver<Infallible>>,
 }
 
-/// Text of what a thread has read.
-pub(super) fn text_of(kept: &Mutex<Vec<u8>>) -> String {
-    let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-    String::from_utf8_lossy(&kept).into_owned()
+impl Drained {
+    /// Text of what was read until now.
+    pub(super) fn text(&self) -> String {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&kept).into_owned()
+    }
+
+    /// Waits until the stream has ended and all of it was read, at most for this time.
+    pub(super) fn wait_end(&self, limit: Duration) {
+        if let Some(end) = &self.end {
+            // Nothing is ever sent: both errors end the wait.
+            let _ = end.recv_timeout(limit);
+        }
+    }
 }
 
-/// Reads until the end, on a thread of its own.
-fn drain_into(fd: OwnedFd, kept: Option<Arc<Mutex<Vec<u8>>>>) {
+/// Reads a stream until its end, on a thread of its own.
+pub(super) fn drain(fd: OwnedFd) -> Drained {
     // The host's ends do not block; this thread has nothing else to do.
     let flags = fcntl(&fd, FcntlArg::F_GETFL).map_or(OFlag::empty(), OFlag::from_bits_retain);
     if fcntl(&fd, FcntlArg::F_SETFL(flags & !OFlag::O_NONBLOCK)).is_err() {
-        return;
+        return Drained::default();
     }
+    let (until_end, end) = mpsc::channel();
+    let drained = Drained { kept: Arc::default(), end: Some(end) };
+    let kept = Arc::clone(&drained.kept);
     let mut pipe = File::from(fd);
     thread::spawn(move || {
+        // Dropped with the thread.
+        let _until_end: mpsc::Sender<Infallible> = until_end;
         let mut some = vec![0; 4096];
         loop {
             match pipe.read(&mut some) {
                 Ok(0) => return,
                 Ok(count) => {
-                    let Some(kept) = &kept else { continue };
                     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                     kept.extend_from_slice(&some[..count]);
                     let surplus = kept.len().saturating_sub(STDERR_MAX);
@@ -354,4 +370,5 @@ fn drain_into(fd: OwnedFd, kept: Option<Arc<Mutex<Vec<u8>>>>) {
             }
         }
     });
+    drained
 }

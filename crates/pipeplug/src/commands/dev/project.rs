@@ -79,7 +79,12 @@ impl Project {
         let program = match (table.run, found_program) {
             (Some(run), _) => {
                 let mut words = run.split().map_err(usage)?.into_iter();
-                let file = words.next().ok_or_else(|| usage("[dev] run is empty".to_owned()))?;
+                let file = words.next().ok_or_else(|| {
+                    usage(
+                        "[dev] run is empty; write the path of the plugin, as in run = \"./plugin\""
+                            .to_owned(),
+                    )
+                })?;
                 Program::File(path.join(file), words.map(OsString::from).collect())
             }
             // What cargo builds by another command is where cargo puts it.

@@ -8,9 +8,10 @@ use crate::commands::bench::table;
 
 /// Size of a picture, and of the margins for its axes.
 const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 260.0;
+const HEIGHT: f64 = 264.0;
 const LEFT: f64 = 76.0;
-const BOTTOM: f64 = 26.0;
+/// Room for the labels of the horizontal axis, below those of the vertical one: the first of them begin left of the axis.
+const BOTTOM: f64 = 30.0;
 const TOP: f64 = 10.0;
 const RIGHT: f64 = 16.0;
 /// Number of ticks of a linear axis, about.
@@ -295,6 +296,33 @@ mod tests {
     }
 
     #[test]
+    fn the_first_labels_of_both_axes_do_not_touch() {
+        // The first tick of the horizontal axis is as far to the left as one can be.
+        let points = vec![(1.25e6, 0.0), (3e6, 9.0)];
+        let chart = Chart {
+            id: "histogram",
+            title: String::new(),
+            about: "",
+            series: vec![Series { name: "", class: 0, mark: Mark::Line, points }],
+            x: Axis::Time,
+            y: Axis::Number,
+        };
+        let svg = chart.to_string();
+        // Right or middle end of a label, and its baseline.
+        let place = |label: &str| {
+            let (label, _) = svg.split_once(&format!(">{label}</text>")).unwrap();
+            let (_, label) = label.rsplit_once("<text x=\"").unwrap();
+            let (x, label) = label.split_once("\" y=\"").unwrap();
+            let (y, _) = label.split_once('"').unwrap();
+            (x.parse::<f64>().unwrap(), y.parse::<f64>().unwrap())
+        };
+        let ((left, lowest), (middle, below)) = (place("0"), place("1 ms"));
+        assert!(middle - 4.0 * HALF_CHARACTER < left, "they stand one above the other: {svg}");
+        // A line of 12 pixels is up to 14 high, and a browser rounds to whole pixels of the screen.
+        assert!(below - lowest >= 17.0, "{lowest} and {below}: {svg}");
+    }
+
+    #[test]
     fn a_label_at_the_end_of_the_axis_is_inside() {
         let chart = Chart {
             id: "percentiles",
@@ -305,7 +333,7 @@ mod tests {
             y: Axis::Time,
         };
         let svg = chart.to_string();
-        let (label, _) = svg.split_once("\" y=\"252\" text-anchor=\"middle\">99.99 %").unwrap();
+        let (label, _) = svg.split_once("\" y=\"256\" text-anchor=\"middle\">99.99 %").unwrap();
         let (_, middle) = label.rsplit_once("x=\"").unwrap();
         let half = 7.0 * HALF_CHARACTER;
         assert!(middle.parse::<f64>().unwrap() + half <= WIDTH, "{middle}");

@@ -349,13 +349,14 @@ fn secret(setup: &Setup) -> Checked {
     match answered {
         Ok(()) => {
             guest.ping()?;
-            // Its stderr is read by another thread.
-            guest.settle()?;
-            guest.settle()?;
+            guest.one_way(command::STOP, b"")?;
+            // One that does not stop fails another check.
+            guest.status(Duration::from_secs(2))?;
         }
         Err(failed) if guest.status(Duration::from_secs(2))?.is_none() => return Err(failed),
         Err(_) => {}
     }
+    guest.wait_for_stderr();
     let metadata = Value::Object(guest.metadata.clone()).to_string();
     for (place, text) in [("metadata", metadata), ("stderr", guest.stderr())] {
         if text.contains(SECRET) {

@@ -147,7 +147,11 @@ fn attempt(
             None => format!("the host had not started {{plugin}} within {}", took(limit)),
         };
         drop(output);
-        let stderr = super::guest::text_of(&stderr);
+        // Its last words may still be on their way.
+        if ended.is_some() {
+            stderr.wait_end(END_TIMEOUT);
+        }
+        let stderr = stderr.text();
         if let Some(line) = stderr.lines().rfind(|line| !line.trim().is_empty()) {
             let line: String = line.chars().take(STDERR_SHOWN).collect();
             text.push_str(&format!("; its stderr ends with: {}", Escaped(&line)));
@@ -177,6 +181,13 @@ pub(super) fn write_script(path: &Path, text: &str) -> io::Result<()> {
     if path.exists() {
         return Ok(());
     }
+    #[cfg_attr(
+        not(test),
+        expect(
+            clippy::disallowed_methods,
+            reason = "no plugin: it ends as soon as it has written"
+        )
+    )]
     let mut writer = Command::new("/bin/sh")
         .args(["-c", r#"cat >"$0.$$" && chmod 700 "$0.$$" && mv -f "$0.$$" "$0""#])
         .arg(path)
