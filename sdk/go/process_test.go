@@ -642,7 +642,7 @@ func TestServices(t *testing.T) {
 		t.Errorf("%v, %v", r, err)
 	}
 	_, err = Invoke[result](ctx, client, "suggest", args{})
-	if own, ok := MethodError[ownError](err); !ok || own.Reason != "empty" || !strings.Contains(err.Error(), "wrapped: ") {
+	if own, message, ok := MethodError[ownError](err); !ok || own.Reason != "empty" || !strings.HasPrefix(message, "wrapped: ") {
 		t.Errorf("%v, %v", own, err)
 	}
 	for _, wrong := range []map[string]any{{}, {"name": 3}, {"name": nil}, {"name": "x", "most": "many"}} {

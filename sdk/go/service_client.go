@@ -161,11 +161,11 @@ func decodeResult[R any](cmd string, reply []byte, result *R) error {
 	return nil
 }
 
-// MethodError returns the method's own error of type E, if err is one.
-func MethodError[E any](err error) (own E, ok bool) {
+// MethodError returns the method's own error of type E and the message for people beside it, if err is one.
+func MethodError[E any](err error) (own E, message string, ok bool) {
 	var e *Error
 	if !errors.As(err, &e) || e.Code != CodeMethodError || json.Unmarshal(e.Data, &own) != nil {
-		return own, false
+		return own, "", false
 	}
-	return own, true
+	return own, e.Message, true
 }

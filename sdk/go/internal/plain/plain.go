@@ -264,8 +264,8 @@ func (v *ShapeError) Error() string {
 
 // asShapeError finds the error of a method in that of a call.
 func asShapeError(err error) error {
-	if own, ok := pipeplug.MethodError[ShapeError](err); ok {
-		own.Message = err.Error()
+	if own, message, ok := pipeplug.MethodError[ShapeError](err); ok {
+		own.Message = message
 		return &own
 	}
 	return err

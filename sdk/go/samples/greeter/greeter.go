@@ -64,8 +64,8 @@ func (v *GreetError) Error() string {
 
 // asGreetError finds the error of a method in that of a call.
 func asGreetError(err error) error {
-	if own, ok := pipeplug.MethodError[GreetError](err); ok {
-		own.Message = err.Error()
+	if own, message, ok := pipeplug.MethodError[GreetError](err); ok {
+		own.Message = message
 		return &own
 	}
 	return err

@@ -98,7 +98,7 @@ impl Go<'_> {
                 "// Error is the message, or the data.\nfunc (v *{name}) Error() string {{\n\tif v.Message != \"\" {{\n\t\treturn \
                  v.Message\n\t}}\n\ttext, err := json.Marshal(v)\n\tif err != nil {{\n\t\treturn err.Error()\n\t}}\n\treturn \
                  string(text)\n}}\n\n// as{name} finds the error of a method in that of a call.\nfunc as{name}(err error) error \
-                 {{\n\tif own, ok := pipeplug.MethodError[{name}](err); ok {{\n\t\town.Message = err.Error()\n\t\treturn \
+                 {{\n\tif own, message, ok := pipeplug.MethodError[{name}](err); ok {{\n\t\town.Message = message\n\t\treturn \
                  &own\n\t}}\n\treturn err\n}}\n\n"
             );
         }
