@@ -107,8 +107,8 @@ struct Inner {
     interface_version: OnceLock<u32>,
     /// Its status, if that is published.
     status: Option<Arc<Row>>,
-    /// Publishes the status until it is dropped; a supervisor does so for its plugins.
-    _published: Option<Published>,
+    /// Publishes the status until the plugin is stopped; a supervisor does so for its plugins.
+    published: Option<Arc<Published>>,
     /// True once it was said that something holds its streams open.
     is_held_told: Arc<AtomicBool>,
     /// The step that has ended it, if this host has.
@@ -223,7 +223,7 @@ impl Plugin {
             begun,
             recording,
             status,
-            _published: published,
+            published: published.map(Arc::new),
             metadata: OnceLock::new(),
             is_held_told: Arc::default(),
             last_step: Arc::default(),
@@ -543,6 +543,7 @@ impl Inner {
             lines: self.lines.clone(),
             is_held_told: Arc::clone(&self.is_held_told),
             last_step: Arc::clone(&self.last_step),
+            published: self.published.clone(),
         }
     }
 }

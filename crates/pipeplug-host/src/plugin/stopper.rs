@@ -10,6 +10,7 @@ use super::Inner;
 use super::output::{Deadlines, Lines, Stream};
 use super::stop::{self, Grace, LastStep, StopError, Stopped};
 use crate::launcher::Process;
+use crate::status::Published;
 
 /// Time for all streams of a plugin that has ended to end. Processes that it started may hold them
 /// open.
@@ -25,6 +26,7 @@ pub(super) struct Stopper {
     pub(super) lines: Vec<Arc<Lines>>,
     pub(super) is_held_told: Arc<AtomicBool>,
     pub(super) last_step: Arc<LastStep>,
+    pub(super) published: Option<Arc<Published>>,
 }
 
 impl Stopper {
@@ -39,6 +41,10 @@ impl Stopper {
     /// Lets what the plugin wrote last be handed on: a host may exit right behind its stop.
     fn with_its_lines(&self, stopped: Result<Stopped, StopError>) -> Result<Stopped, StopError> {
         let mut stopped = stopped?;
+        // Not with the last handle: another thread may hold one until the host exits.
+        if let Some(published) = &self.published {
+            published.end();
+        }
         let now = Instant::now();
         let by = Deadlines { ended: now + STREAMS_TIMEOUT, handed_on: now + LINES_TIMEOUT };
         for lines in &self.lines {

@@ -47,7 +47,7 @@ struct StatusFile {
     has_failed: bool,
 }
 
-/// Has a plugin published until it is dropped.
+/// Has a plugin published until it is ended or dropped.
 #[derive(Debug)]
 pub(crate) struct Published(u64);
 
@@ -96,8 +96,13 @@ impl PluginBuilder {
     }
 }
 
-impl Drop for Published {
-    fn drop(&mut self) {
+impl Published {
+    /// Ends the publishing. The file is gone when this returns if nothing else is published, so that a
+    /// host which stops its plugins and exits leaves none.
+    ///
+    /// # Blocking
+    /// While the file is written.
+    pub(crate) fn end(&self) {
         let mut list = list();
         let Some(at) = list.entries.iter().position(|entry| entry.number == self.0) else { return };
         // Dropped after the lock is released: it may hold the last handle to its event loop.
@@ -113,6 +118,12 @@ impl Drop for Published {
             drop(list);
             events.after(INTERVAL, move || hand_on(round));
         }
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

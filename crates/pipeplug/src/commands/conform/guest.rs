@@ -251,7 +251,7 @@ impl Guest<'_> {
     pub(super) fn exits_with_0(&mut self) -> Checked {
         match self.exits()? {
             status if status.success() => Ok(()),
-            status => Err(self.explained(came(format!("it ended with {status}")))),
+            status => Err(came(self.with_last_words(format!("it ended with {status}")))),
         }
     }
 
@@ -278,15 +278,23 @@ impl Guest<'_> {
             && let Ok(Some(status)) = self.process.wait_timeout(STATUS_TIMEOUT)
         {
             text.push_str(&format!("; it ended with {status}"));
-            // Its last words may still be on their way.
-            self.wait_for_stderr();
+            return came(self.with_last_words(text));
         }
-        let stderr = self.stderr();
-        if let Some(line) = stderr.lines().rfind(|line| !line.trim().is_empty()) {
-            text.push_str(&format!("; its stderr ends with: {}", Escaped(line)));
-        }
-        came(text)
+        came(with_last_line(text, &self.stderr()))
     }
+
+    /// Adds the last line of standard error of a plugin that has ended, which may still be on its way.
+    fn with_last_words(&self, text: String) -> String {
+        self.wait_for_stderr();
+        with_last_line(text, &self.stderr())
+    }
+}
+
+fn with_last_line(mut text: String, stderr: &str) -> String {
+    if let Some(line) = stderr.lines().rfind(|line| !line.trim().is_empty()) {
+        text.push_str(&format!("; its stderr ends with: {}", Escaped(line)));
+    }
+    text
 }
 
 impl Deref for Guest<'_> {
