@@ -55,7 +55,6 @@ use output::Lines;
 use requests::PluginRequests;
 use start_hint::StartPipe;
 use stop::LastStep;
-use stopper::Stopper;
 
 /// Time that the open calls of a plugin that closed its pipe wait for its exit status: the kernel
 /// closes a process's descriptors some time before its end, with a core dump in between.
@@ -534,17 +533,6 @@ impl Inner {
 
     fn stop(&self, grace: Grace) -> Result<Stopped, StopError> {
         self.stopper().stop(grace)
-    }
-
-    fn stopper(&self) -> Stopper {
-        Stopper {
-            connection: self.connection.clone(),
-            process: Arc::clone(&self.process),
-            lines: self.lines.clone(),
-            is_held_told: Arc::clone(&self.is_held_told),
-            last_step: Arc::clone(&self.last_step),
-            published: self.published.clone(),
-        }
     }
 }
 

@@ -65,6 +65,19 @@ impl Stopper {
     }
 }
 
+impl Inner {
+    pub(super) fn stopper(&self) -> Stopper {
+        Stopper {
+            connection: self.connection.clone(),
+            process: Arc::clone(&self.process),
+            lines: self.lines.clone(),
+            is_held_told: Arc::clone(&self.is_held_told),
+            last_step: Arc::clone(&self.last_step),
+            published: self.published.clone(),
+        }
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         let (stopper, grace) = (self.stopper(), self.grace);
