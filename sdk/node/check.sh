@@ -75,7 +75,8 @@ single() { # the copy of the library for new projects
 }
 step "one file, as pipeplug new has it" single
 step "lint" npx --no-install biome check .
-step "tests" timeout 200 node --test test/vectors.test.mjs test/plugin.test.mjs test/mistakes.test.mjs test/attacks.test.mjs
+step "tests" timeout 200 node --test test/vectors.test.mjs test/plugin.test.mjs test/mistakes.test.mjs \
+    test/thrown.test.mjs test/attacks.test.mjs
 
 packed() {
     npm pack --pack-destination "$work" || return 1

@@ -60,6 +60,7 @@ export class Answers {
       );
       return;
     }
+    if (message.length > FAILURE_LIMIT) message = cut(message, FAILURE_LIMIT);
     let text = failureText(code, message, data);
     if (Buffer.byteLength(text) > FAILURE_LIMIT) text = failureText(code, message, undefined);
     for (let length = FAILURE_LIMIT; Buffer.byteLength(text) > FAILURE_LIMIT; length = length >> 1) {

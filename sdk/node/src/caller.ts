@@ -16,7 +16,7 @@ import { ONE_WAY } from "./chunk.js";
 import type { Connection } from "./connection.js";
 import { type ContextValues, currentScope } from "./context.js";
 import { isPayload, type Payload } from "./encoder.js";
-import { CallError, StreamError } from "./errors.js";
+import { CallError, isError, messageOf, StreamError } from "./errors.js";
 import { isReserved } from "./messages.js";
 import type { CallExtra, OpenCall } from "./outgoing.js";
 import { notSent, type Prepared, prepare, reservedError, sendContext } from "./prepared.js";
@@ -142,8 +142,10 @@ export abstract class Caller {
     const sender = this.partSender(() => id);
     const reply = new Promise<Buffer>((resolve, reject) => {
       const failed = (error: unknown): void => {
-        const cause = error instanceof CallError ? error : new StreamError("cancelled", "the call was given up");
-        parts.end(error instanceof Error ? error : cause);
+        // The reason of a signal may be anything.
+        const own = isError(error) ? error : undefined;
+        const cause = own instanceof CallError ? own : new StreamError("cancelled", "the call was given up");
+        parts.end(own ?? cause);
         sender.fail(cause instanceof StreamError ? cause : new StreamError("closed", cause.message));
         reject(error);
       };
@@ -197,7 +199,7 @@ export abstract class Caller {
       sender.widen(connection.peerStreamWindow);
     };
     const failed = (error: unknown): void => {
-      sender.fail(new StreamError("cancelled", error instanceof Error ? error.message : String(error)));
+      sender.fail(new StreamError("cancelled", messageOf(error)));
     };
     this.sendNotice(command, payload, options, "send", sent, failed);
     return sender;

@@ -17,6 +17,7 @@ export interface Shape {
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
 const isText = (value: unknown): value is string => typeof value === "string";
 const isNumber = (value: unknown): value is number => typeof value === "number" && !Number.isNaN(value);
+const isNatural = (value: unknown): value is number => isNumber(value) && value >= 0;
 const isListOf = (value: unknown, fits: (item: unknown) => boolean): boolean =>
   Array.isArray(value) && value.every(fits);
 const isRecordOf = (value: unknown, fits: (item: unknown) => boolean): boolean =>
@@ -25,9 +26,11 @@ const kind = (noun: string, fits: (value: unknown) => boolean): Kind => ({ noun,
 
 export const ANY = kind("anything", () => true);
 export const MILLISECONDS = kind("a number of milliseconds", isNumber);
-export const MICROSECONDS = kind("a number of microseconds", isNumber);
-export const BYTES = kind("a number of bytes", isNumber);
-export const COUNT = kind("a number", isNumber);
+/** Time to wait; that of a call may be negative, since it is often what is left of another. */
+export const WAIT = kind("a number of milliseconds from 0 on", isNatural);
+export const MICROSECONDS = kind("a number of microseconds from 0 on", isNatural);
+export const BYTES = kind("a number of bytes from 0 on", isNatural);
+export const COUNT = kind("a number from 0 on", isNatural);
 export const NUMBERS = kind("an array of numbers", (value) => isListOf(value, isNumber));
 export const FLAG = kind("true or false", (value) => typeof value === "boolean");
 export const TEXT = kind("a string", isText);
@@ -91,10 +94,15 @@ export function shown(value: unknown): string {
     return `the string ${JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value)}`;
   }
   if (typeof value === "function") return "a function";
-  if (Array.isArray(value)) return "an array";
   if (!isObject(value)) return String(value);
-  const name = value.constructor?.name;
-  return name === undefined || name === "Object" ? "an object" : `an object of ${name}`;
+  try {
+    if (Array.isArray(value)) return "an array";
+    const name: unknown = value.constructor?.name;
+    return typeof name !== "string" || name === "" || name === "Object" ? "an object" : `an object of ${name}`;
+  } catch {
+    // A proxy, or a getter that throws.
+    return "an object";
+  }
 }
 
 /** The name that differs least, if that is little. */

@@ -1,5 +1,7 @@
 /** Encoder of chunks into a buffer that is written as a whole. */
 
+import { types } from "node:util";
+
 import type { Format, ThreadId } from "./chunk.js";
 
 /** Data of a request, one-way, response or part. A string is sent as UTF-8. */
@@ -22,7 +24,8 @@ export function isWritable(format: Format, command: string): boolean {
 
 /** Returns true for what can be the data of a chunk: JavaScript callers may pass anything. */
 export function isPayload(value: unknown): value is Payload {
-  return typeof value === "string" || value == null || value instanceof Uint8Array;
+  // A proxy of bytes has no length.
+  return typeof value === "string" || value == null || types.isUint8Array(value);
 }
 
 /** Writer of bytes: takes all, and waits for the peer by itself. */

@@ -1,5 +1,7 @@
 /** Errors of handlers, calls, streams, starts and stops. */
 
+import { inspect } from "node:util";
+
 import { shown } from "./check.js";
 
 /** Codes of failures that mean the same for every plugin. */
@@ -187,24 +189,79 @@ export class ProtocolError extends Error {
   }
 }
 
-/** Returns the text of anything that was thrown, with the texts of its causes. */
+/** Returns the text of anything that was thrown, with the texts of its causes. Never throws. */
 export function messageOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  let text = error.message || error.name;
-  let cause = error.cause;
+  let text = ownMessage(error);
+  let cause = causeOf(error);
   for (let depth = 0; depth < 8 && cause !== undefined; depth++) {
-    text += `: ${cause instanceof Error ? cause.message : String(cause)}`;
-    cause = cause instanceof Error ? cause.cause : undefined;
+    text += `: ${ownMessage(cause)}`;
+    cause = causeOf(cause);
   }
-  return text;
+  // JSON of half a character is none for other languages.
+  return text.replace(/\p{Surrogate}/gu, "\ufffd");
 }
 
-/** Finds the `Failure` in an error or its causes. */
-export function failureOf(error: unknown): Failure | undefined {
+/** Returns the first line of that text: some of JSON.stringify have more. */
+export function firstLine(error: unknown): string {
+  return messageOf(error).split("\n", 1)[0] as string;
+}
+
+/** True for an error of this program. Never throws, as `instanceof` does for some proxies. */
+export function isError(value: unknown): value is Error {
+  try {
+    return value instanceof Error;
+  } catch {
+    return false;
+  }
+}
+
+function ownMessage(error: unknown): string {
+  try {
+    if (!isError(error)) return textOfAny(error);
+    const { message, name } = error as { message: unknown; name: unknown };
+    if (message === undefined || message === "") return typeof name === "string" ? name : "Error";
+    return textOfAny(message);
+  } catch {
+    // A getter that throws.
+    return UNREADABLE;
+  }
+}
+
+const UNREADABLE = "an error that has no readable message";
+
+/** Text of a value that may have no `toString`, or one that throws. */
+function textOfAny(value: unknown): string {
+  try {
+    const text = String(value);
+    if (!text.startsWith("[object ") || typeof value === "string") return text;
+  } catch {
+    // What it has inside may be shown.
+  }
+  try {
+    return inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY });
+  } catch {
+    return UNREADABLE;
+  }
+}
+
+function causeOf(error: unknown): unknown {
+  try {
+    return isError(error) ? error.cause : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Finds code and data of the `Failure` in an error or its causes. Never throws. */
+export function failureOf(error: unknown): { code: string; data: unknown } | undefined {
   let found = error;
-  for (let depth = 0; depth < 8 && found instanceof Error; depth++) {
-    if (found instanceof Failure) return found;
-    found = found.cause;
+  try {
+    for (let depth = 0; depth < 8 && found instanceof Error; depth++) {
+      if (found instanceof Failure) return { code: String(found.code), data: found.data };
+      found = found.cause;
+    }
+  } catch {
+    // A getter that throws.
   }
   return undefined;
 }

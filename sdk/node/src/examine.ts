@@ -66,7 +66,7 @@ export function problemOfDirectory(path: string, cwd: string): string | undefine
 function missing(path: string, error: NodeJS.ErrnoException): string {
   if (error.code === "ENOTDIR") {
     let file = dirname(path);
-    while (statSync(file, { throwIfNoEntry: false }) === undefined) file = dirname(file);
+    while (codeOf(file) !== undefined && file !== dirname(file)) file = dirname(file);
     return `${quote(file)} is not a directory; name the file itself`;
   }
   if (error.code !== "ENOENT") return error.message;
@@ -122,19 +122,28 @@ function problemOfInterpreter(head: Buffer): string | undefined {
   if (interpreter === "") return "is not a program: its `#!` line names no interpreter";
   // Others depend on the directory that the plugin runs in.
   if (!isAbsolute(interpreter)) return undefined;
-  if (statSync(interpreter, { throwIfNoEntry: false }) === undefined) {
-    const next = interpreter.endsWith("\r")
-      ? "its first line ends in CR LF, convert the file to Unix line ends"
-      : "install it, or correct the plugin's `#!` line";
-    return `needs the interpreter ${quote(interpreter)}, which does not exist: ${next}`;
+  const code = codeOf(interpreter);
+  if (code !== undefined) {
+    const next = interpreter.endsWith("\r") ? CARRIAGE_RETURN : "install it, or correct the plugin's `#!` line";
+    const what = code === "ENOENT" || code === "ENOTDIR" ? "which does not exist" : `which cannot be used (${code})`;
+    return `needs the interpreter ${quote(interpreter)}, ${what}: ${next}`;
   }
   return may(interpreter, constants.X_OK)
     ? undefined
     : `may not be executed: its interpreter ${quote(interpreter)} is not executable`;
 }
 
+const CARRIAGE_RETURN = "its `#!` line ends with a carriage return: save the file with Unix line ends";
+
+/** Returns why a program may have ended at once, if its `#!` line shows that. */
+export function problemOfLine(path: string): string | undefined {
+  const line = headOf(path)?.toString("latin1").split("\n", 1)[0] ?? "";
+  return line.startsWith("#!") && line.endsWith("\r") ? CARRIAGE_RETURN : undefined;
+}
+
 /** Beginnings and ends of the lines by which shells and `env` tell of a command that they cannot run. */
 const SAID = [
+  /: ([^:]+): bad interpreter: .+$/,
   /: ([^:]+): (?:command )?not found$/,
   /: ([^:]+): No such file or directory$/,
   /: ([^:]+): Permission denied$/,
@@ -149,7 +158,12 @@ export function missingCommand(status: number | null, stderr: readonly string[])
     if (/shared (librar|object)/.test(line)) continue;
     const found = SAID.map((words) => words.exec(line.trimEnd())?.[1]).find((name) => name !== undefined);
     if (found === undefined) continue;
-    const name = quote(found.replace(/^can't execute /, "").replace(/^['"`‘’ ]+|['"`‘’ ]+$/g, ""));
+    const bare = found.replace(/^can't execute /, "").replace(/^['"`‘’ ]+|['"`‘’ ]+$/g, "");
+    // As `env`, bash and others write it.
+    if (/(\r|\\r|\^M)['"`‘’$]*$/.test(bare)) {
+      return "the `#!` line of a script ends with a carriage return: save the file with Unix line ends";
+    }
+    const name = quote(bare);
     if (status === 126) {
       return `command ${name} may not be executed: check that it is a program for this machine, and is executable`;
     }
@@ -158,6 +172,16 @@ export function missingCommand(status: number | null, stderr: readonly string[])
       : `command ${name} was not found: install it, or have its directory in PATH ({ env: { PATH: … } })`;
   }
   return undefined;
+}
+
+/** Code of the error of looking at a file; undefined if it is there. */
+function codeOf(path: string): string | undefined {
+  try {
+    statSync(path);
+    return undefined;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? "unknown";
+  }
 }
 
 function may(path: string, mode: number): boolean {

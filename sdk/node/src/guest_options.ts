@@ -4,13 +4,13 @@ import {
   FUNCTION,
   FUNCTIONS,
   type Kind,
-  MILLISECONDS,
   NUMBERS,
   oneOf,
   SERVICES,
   type Shape,
   TEXT_BY_NAME,
   TEXTS,
+  WAIT,
 } from "./check.js";
 import type { Main } from "./guest.js";
 import { CONNECTION, type Options } from "./options.js";
@@ -53,7 +53,7 @@ const OWN: Omit<Record<keyof GuestOptions, Kind>, keyof Options> = {
   metadata: TEXT_BY_NAME,
   interfaceVersions: NUMBERS,
   start: FUNCTION,
-  grace: MILLISECONDS,
+  grace: WAIT,
   onEnd: oneOf("exit", "stay"),
   args: TEXTS,
 };

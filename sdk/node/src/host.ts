@@ -1,9 +1,9 @@
 /** The host's end of a connection: asks for the metadata, and ends the plugin. */
 
-import { timerTime } from "./check.js";
+import { shown, timerTime } from "./check.js";
 import type { ThreadId } from "./chunk.js";
 import { Connection, type Side } from "./connection.js";
-import { CallError, StartError } from "./errors.js";
+import { CallError, firstLine, StartError } from "./errors.js";
 import { missingCommand } from "./examine.js";
 import { commonVersion, METADATA_LIMIT, offer, parseMetadata, parseOffer } from "./negotiation.js";
 import type { CloseReason } from "./options.js";
@@ -182,9 +182,7 @@ export class Host implements Side {
     });
     if (options.logLevel !== undefined) own["pipeplug.log_level"] = options.logLevel;
     if (options.config !== undefined) {
-      const config = JSON.stringify(options.config);
-      if (config === undefined)
-        throw new StartError(`plugin ${this.quoted}: the configuration cannot be written as JSON`);
+      const config = this.config(options.config);
       const length = Buffer.byteLength(config);
       if (length > METADATA_LIMIT) {
         throw new StartError(
@@ -195,6 +193,18 @@ export class Host implements Side {
       own["pipeplug.config"] = config;
     }
     return own;
+  }
+
+  private config(value: unknown): string {
+    const text = `plugin ${this.quoted}: the configuration (\`config\`) cannot be written as JSON`;
+    let json: string | undefined;
+    try {
+      json = JSON.stringify(value);
+    } catch (error) {
+      throw new StartError(`${text}: ${firstLine(error)}`);
+    }
+    if (json === undefined) throw new StartError(`${text}: it is ${shown(value)}`);
+    return json;
   }
 
   private async ask(own: string): Promise<Record<string, string>> {
@@ -259,7 +269,8 @@ export class Host implements Side {
     const exit = await this.process?.within(1000);
     if (exit === undefined)
       return `plugin ${this.quoted} closed its pipe before it answered, ${this.said}; is it a plugin?`;
-    const hint = missingCommand(exit.status, this.tail) ?? `is it a plugin? ${this.otherWays()}`;
+    const hint =
+      this.process?.problemOfLine ?? missingCommand(exit.status, this.tail) ?? `is it a plugin? ${this.otherWays()}`;
     const text = `plugin ${this.quoted} ended before it answered: ${howEnded(exit)}, ${this.said}`;
     // A library's own words say enough.
     return this.tail.at(-1)?.startsWith(`${this.name}: `) ? text : `${text}; ${hint}`;

@@ -1,10 +1,13 @@
 /** Requests and one-ways of the other side: their order, their handlers, and the credit for them. */
 
+import { types } from "node:util";
+
 import { type Answers, WEIGHT } from "./answers.js";
+import { shown } from "./check.js";
 import { ONE_WAY, RESPONSE, type ThreadId } from "./chunk.js";
 import { type Context, NO_CONTEXT, runInScope } from "./context.js";
 import { isPayload, type Payload } from "./encoder.js";
-import { failureCode, failureOf, messageOf, StreamError } from "./errors.js";
+import { failureCode, failureOf, isError, messageOf, StreamError } from "./errors.js";
 import type { Options } from "./options.js";
 import { type Handler, type HandlerResult, Request, type RequestOwner } from "./request.js";
 
@@ -185,24 +188,26 @@ export class Incoming {
       return;
     }
     let result: ReturnType<Handler>;
+    let settled: Promise<unknown> | undefined;
     try {
       const scope = request.scope;
       result =
         scope === undefined
           ? this.connection.side.handler(request)
           : runInScope(scope, () => this.connection.side.handler(request));
+      if (isPromise(result)) settled = toPromise(result);
+      else if (isIterable(result)) settled = sendParts(request, result);
     } catch (error) {
       this.failed(request, error);
       return;
     }
-    if (!isPromise(result) && !isIterable(result)) {
+    if (settled === undefined) {
       this.completed(request, result as Payload);
       return;
     }
     if (sequence !== undefined) sequence.isBusy = true;
     this.running++;
     if (!request.isOneWay) this.requests.set(request.id, request);
-    const settled = isPromise(result) ? result : sendParts(request, result);
     settled.then(
       (value) => {
         if (isIterable(value)) {
@@ -242,15 +247,17 @@ export class Incoming {
 
   private completed(request: Request, value: Payload): void {
     if (!isPayload(value)) {
-      const kind = `a ${typeof value}`;
-      this.failed(
-        request,
-        new TypeError(`the handler of ${JSON.stringify(request.command)} has returned ${kind}, not text or bytes`),
-      );
+      const what = `has returned ${shown(value)}, not text or bytes`;
+      this.failed(request, new TypeError(`the handler of ${JSON.stringify(request.command)} ${what}`));
       return;
     }
     request.beforeAnswer();
-    if (!request.isOneWay) this.answers.answer(request.id, request.command, value);
+    try {
+      if (!request.isOneWay) this.answers.answer(request.id, request.command, value);
+    } catch (error) {
+      // Bytes of a class of the program's own.
+      this.answers.fail(request.id, "", messageOf(error));
+    }
     this.forget(request);
   }
 
@@ -338,8 +345,19 @@ function isPromise(value: unknown): value is Promise<HandlerResult> {
   return typeof value === "object" && value !== null && typeof (value as Promise<unknown>).then === "function";
 }
 
+/** A promise that settles once, also for an object whose `then` throws, or calls back twice. */
+function toPromise(value: Promise<HandlerResult>): Promise<HandlerResult> {
+  const isOwn = types.isPromise(value) && value.then === Promise.prototype.then && value.constructor === Promise;
+  return isOwn ? value : new Promise((resolve) => resolve(value));
+}
+
 export function isIterable<T = Payload>(value: unknown): value is AsyncIterable<T> {
-  return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
+  try {
+    return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
+  } catch {
+    // A proxy.
+    return false;
+  }
 }
 
 /** Sends what an async iterable gives as parts, and resolves to what it returns at last. */
@@ -352,9 +370,13 @@ async function sendParts(request: Request, parts: AsyncIterable<Payload>): Promi
       await request.send(value);
     }
   } catch (error) {
-    await iterator.return?.();
+    try {
+      await iterator.return?.();
+    } catch {
+      // The first error counts.
+    }
     // The caller has enough, and still gets its reply.
-    if (error instanceof StreamError && error.kind === "enough") return undefined;
+    if (isError(error) && error instanceof StreamError && error.kind === "enough") return undefined;
     throw error;
   }
 }

@@ -6,7 +6,7 @@ import type { Progress } from "./request.js";
 /** Longest `cmd.failure`, and longest message of the other side that is kept, in bytes. */
 export const FAILURE_LIMIT = 65536;
 
-/** Returns the text of a `cmd.failure`; without data that is no JSON. */
+/** Returns the text of a `cmd.failure`; without data that is no JSON, or throws while it is written. */
 export function failureText(code: string, message: string, data: unknown): string {
   try {
     return JSON.stringify({ code, message, data });

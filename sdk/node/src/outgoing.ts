@@ -181,11 +181,13 @@ export class Outgoing {
       this.connection.warn("a report of progress is ignored: it is none");
       return;
     }
+    // An error must not end the decoder in the middle of what was read: it is that of the call.
+    const failed = (error: unknown): void => extra.giveUp?.(error);
     try {
-      report(progress);
+      const result: unknown = report(progress);
+      if (typeof result === "object" && result !== null) Promise.resolve(result).catch(failed);
     } catch (error) {
-      // It must not end the decoder in the middle of what was read: it is the error of the call.
-      extra.giveUp?.(error);
+      failed(error);
     }
   }
 }

@@ -1,7 +1,7 @@
 /** The host's side: starts a plugin, calls it, and stops it. */
 
 import { once } from "node:events";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { basename } from "node:path";
 
 import { Caller } from "./caller.js";
@@ -60,11 +60,12 @@ export class Plugin extends Caller {
   /** Connects to a plugin that waits at a socket (`--pipeplug-listen`). */
   static async attach(path: string, options: PluginOptions = {}): Promise<Plugin> {
     checkStart(path, options);
-    const socket = connect({ path, allowHalfOpen: true });
+    let socket: Socket | undefined;
     try {
+      socket = connect({ path, allowHalfOpen: true });
       await once(socket, "connect", options.signal === undefined ? {} : { signal: options.signal });
     } catch (error) {
-      socket.destroy();
+      socket?.destroy();
       throw new StartError(`no plugin waits at ${JSON.stringify(path)}: ${(error as Error).message}`);
     }
     const host = new Host(options.name ?? basename(path), { reader: socket, writer: socket }, options, undefined);
@@ -129,4 +130,6 @@ export class Plugin extends Caller {
 function checkStart(path: unknown, options: unknown): void {
   if (typeof path !== "string") throw new TypeError(`the path of a plugin has to be a string, not ${shown(path)}`);
   checkOptions(options, PLUGIN);
+  if (path === "")
+    throw new StartError('no plugin at "": the path is empty; name the plugin\'s executable file or socket');
 }

@@ -6,7 +6,6 @@ import {
   FUNCTION,
   FUNCTIONS,
   type Kind,
-  MILLISECONDS,
   NUMBERS,
   nested,
   oneOf,
@@ -17,6 +16,7 @@ import {
   TEXT_BY_NAME,
   TEXTS,
   VARIABLES,
+  WAIT,
 } from "./check.js";
 import type { Format } from "./chunk.js";
 import { type Commands, LEVELS, type LogLevel } from "./guest_options.js";
@@ -81,7 +81,7 @@ export interface Stopped extends Exit {
 
 export const STOP: Shape = {
   of: "stop",
-  options: { stop: MILLISECONDS, endOfFile: MILLISECONDS, term: MILLISECONDS } satisfies Record<keyof Grace, Kind>,
+  options: { stop: WAIT, endOfFile: WAIT, term: WAIT } satisfies Record<keyof Grace, Kind>,
 };
 
 const START: Omit<Record<keyof PluginOptions, Kind>, keyof Options> = {
@@ -99,7 +99,7 @@ const START: Omit<Record<keyof PluginOptions, Kind>, keyof Options> = {
   interfaceVersions: NUMBERS,
   logLevel: oneOf(...LEVELS),
   onLine: FUNCTION,
-  startTimeout: MILLISECONDS,
+  startTimeout: WAIT,
   grace: nested({ ...STOP, of: "the grace of a plugin" }),
   signal: SIGNAL,
 };

@@ -10,7 +10,7 @@ import type { Readable } from "node:stream";
 
 import { timerTime } from "./check.js";
 import { StartError } from "./errors.js";
-import { problemOf, problemOfDirectory, problemOfSpawn } from "./examine.js";
+import { problemOf, problemOfDirectory, problemOfLine, problemOfSpawn } from "./examine.js";
 
 /** Output that a plugin prints to. */
 export type Output = "stdout" | "stderr";
@@ -48,6 +48,9 @@ const LAST_LINES = 200;
 /** Lines of standard error in a message, at most. */
 const SHOWN = 5;
 
+/** Empty lines, and what Node writes around the message of an error: marks, frames of the stack, its version. */
+const SAYS_LITTLE = /^\s*\^*\s*$|^\s+at .+(:\d+:\d+\)?|\((<anonymous>|native|index \d+)\))( \{)?$|^Node\.js v\d+\.\S+$/;
+
 /** Processes that end with this one. */
 const running = new Set<PluginProcess>();
 let isWatching = false;
@@ -69,7 +72,9 @@ interface Pipes {
  * sockets in place of pipes, and a plugin cannot open those anew (`/dev/fd/3`, `/dev/stderr`).
  */
 async function makePipes(plugin: string): Promise<Pipes> {
-  const directory = await mkdtemp(join(tmpdir(), "pipeplug-"));
+  const directory = await mkdtemp(join(tmpdir(), "pipeplug-")).catch((error: Error) => {
+    throw new StartError(`pipes cannot be made: ${error.message}; have TMPDIR name a directory that can be written`);
+  });
   const opened: number[] = [];
   const open = (path: string, flags: number): number => {
     const fd = openSync(path, flags);
@@ -108,6 +113,20 @@ async function makePipes(plugin: string): Promise<Pipes> {
   }
 }
 
+/** Returns the path of the program, and what is wrong with its file. */
+function examine(launch: Launch): { path: string; isScript: boolean; problem: string | undefined } {
+  try {
+    // Never one of PATH.
+    const path = resolve(launch.path);
+    const isScript = /\.[cm]?js$/.test(path);
+    const problem = problemOf(path, isScript) ?? problemOfDirectory(path, launch.cwd ?? process.cwd());
+    return { path, isScript, problem };
+  } catch (error) {
+    // The working directory of this program may be gone, or a file while it is looked at.
+    throw new StartError(problemOfSpawn(launch.path, error as NodeJS.ErrnoException));
+  }
+}
+
 /** A program that was started. */
 export class PluginProcess {
   readonly ends: { read: number; write: number };
@@ -116,11 +135,16 @@ export class PluginProcess {
   readonly exited: Promise<Exit>;
   exit: Exit | undefined;
   private readonly tailLines: string[] = [];
+  /** The last lines but for those that tell people little. */
+  private readonly telling: string[] = [];
+  /** Program that the kernel starts by itself. */
+  private readonly path: string | undefined;
   private readonly child: ChildProcess;
   private readonly outputs: Socket[];
 
-  private constructor(child: ChildProcess, pipes: Pipes["ours"], launch: Launch) {
+  private constructor(child: ChildProcess, pipes: Pipes["ours"], launch: Launch, path: string | undefined) {
     this.child = child;
+    this.path = path;
     this.ends = { read: pipes.read, write: pipes.write };
     this.pid = child.pid as number;
     const kinds: readonly Output[] = ["stdout", "stderr"];
@@ -149,10 +173,7 @@ export class PluginProcess {
   /** Starts a program with two pipes. */
   static async start(launch: Launch): Promise<PluginProcess> {
     const { args, stdio } = launch;
-    // Never one of PATH.
-    const path = resolve(launch.path);
-    const isScript = /\.[cm]?js$/.test(path);
-    const problem = problemOf(path, isScript) ?? problemOfDirectory(path, launch.cwd ?? process.cwd());
+    const { path, isScript, problem } = examine(launch);
     if (problem !== undefined) throw new StartError(problem);
     const [program, first] = isScript ? [process.execPath, [path]] : [path, []];
     const isAmbiguous = args.length >= 2 && args.slice(0, 2).every((arg) => /^[0-9]+$/.test(arg));
@@ -182,7 +203,7 @@ export class PluginProcess {
       for (const fd of Object.values(theirs)) closeSync(fd);
     }
     child.on("error", () => {});
-    return new PluginProcess(child, ours, launch);
+    return new PluginProcess(child, ours, launch, isScript ? undefined : path);
   }
 
   /** Last lines of standard error. */
@@ -192,8 +213,13 @@ export class PluginProcess {
 
   /** The last of them, for the end of a message. */
   get said(): string {
-    const lines = this.tailLines.filter((line) => line.trim() !== "").slice(-SHOWN);
+    const lines = this.telling;
     return lines.length === 0 ? "nothing on its stderr" : `last on its stderr: ${lines.join(" | ")}`;
+  }
+
+  /** Reason for its end that its file shows. */
+  get problemOfLine(): string | undefined {
+    return this.path === undefined ? undefined : problemOfLine(this.path);
   }
 
   /** Sends a signal to the process and all that it has started, but for those that left its group. */
@@ -227,6 +253,8 @@ export class PluginProcess {
       if (output === "stderr") {
         this.tailLines.push(line);
         if (this.tailLines.length > TAIL) this.tailLines.shift();
+        if (!SAYS_LITTLE.test(line)) this.telling.push(line);
+        if (this.telling.length > SHOWN) this.telling.shift();
       }
       if (onLine === undefined) process.stderr.write(`${line}\n`);
       else onLine(line, output);

@@ -1,10 +1,11 @@
 /** Request or one-way that a handler answers. */
 
+import { shown } from "./check.js";
 import { RESPONSE, type ThreadId } from "./chunk.js";
 import { type Context, type ContextValues, NO_CONTEXT } from "./context.js";
 import type { Payload } from "./encoder.js";
 import { CallError, Failure, failureCode, StreamError } from "./errors.js";
-import { PartSender, Parts } from "./stream.js";
+import { PartSender, Parts, refused } from "./stream.js";
 
 /** What a request needs of its connection. */
 export interface RequestOwner {
@@ -154,13 +155,17 @@ export class Request {
   /** Sends a part of the reply. Resolves once there was room for it; rejects if the caller wants no more. */
   send(part: Payload): Promise<void> {
     if (this.outgoing === undefined) {
-      return Promise.reject(new StreamError("closed", `the caller of ${JSON.stringify(this.command)} takes no parts`));
+      return refused(new StreamError("closed", `the caller of ${JSON.stringify(this.command)} takes no parts`));
     }
     return this.outgoing.send(part);
   }
 
   /** Reports progress to a caller that wants to know. Costs next to nothing otherwise. */
   progress(done: number, total?: number, message?: string): void {
+    // Here, and not in the timer: it is the handler's mistake.
+    if (typeof done !== "number") throw misreported("first", "number", done);
+    if (total !== undefined && typeof total !== "number") throw misreported("second", "number", total);
+    if (message !== undefined && typeof message !== "string") throw misreported("third", "string", message);
     if (!this.properties.progress || this.isOneWay || this.isAnswered) return;
     this.report = { done };
     if (total !== undefined) this.report.total = total;
@@ -278,6 +283,10 @@ export class Request {
     }, left);
     this.deadlineTimer.unref();
   }
+}
+
+function misreported(which: string, type: string, value: unknown): TypeError {
+  return new TypeError(`the ${which} argument of progress() has to be a ${type}, not ${shown(value)}`);
 }
 
 /** Text of a reply. */

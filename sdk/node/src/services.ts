@@ -1,8 +1,9 @@
 /** Typed services: sets of commands that describe themselves. */
 
 import type { Caller, CallOptions } from "./caller.js";
+import { shown } from "./check.js";
 import type { Payload } from "./encoder.js";
-import { CallError, Failure, failureCode } from "./errors.js";
+import { CallError, Failure, failureCode, firstLine, messageOf } from "./errors.js";
 import { isIterable } from "./incoming.js";
 import type { Handler, HandlerResult, Request } from "./request.js";
 import { misfit, type Schema, withDefaults } from "./schema.js";
@@ -63,12 +64,43 @@ export class MethodError extends Failure {
 
 /** Joins a description with the functions of its methods. */
 export function service<T extends object>(description: ServiceDescription, implementation: T): Service {
+  checkDescription(description);
+  if (typeof implementation !== "object" || implementation === null) {
+    throw new TypeError(
+      `the implementation of the service ${description.name} has to be an object of functions, not ${shown(implementation)}`,
+    );
+  }
   const methods = implementation as Readonly<Record<string, Method>>;
   for (const { name } of description.methods) {
     if (typeof methods[name] !== "function")
       throw new TypeError(`the service ${description.name} has no function ${name}`);
   }
   return { description, implementation: methods };
+}
+
+/** Throws a `TypeError` that names what a description lacks. */
+function checkDescription(description: ServiceDescription): void {
+  const wrong = (what: string, expected: string, value: unknown): TypeError =>
+    new TypeError(`${what} has to be ${expected}, not ${shown(value)}`);
+  if (typeof description !== "object" || description === null) {
+    throw wrong("the description of a service", "an object with name, version and methods", description);
+  }
+  const { name, version, methods } = description;
+  if (typeof name !== "string" || name === "") throw wrong("the name of a service", "a string that is not empty", name);
+  if (typeof version !== "number") throw wrong(`the version of the service ${name}`, "a number", version);
+  if (!Array.isArray(methods)) throw wrong(`"methods" of the service ${name}`, "an array of objects", methods);
+  for (const method of methods as readonly unknown[]) {
+    if (typeof method !== "object" || method === null) {
+      throw wrong(`a method of the service ${name}`, "an object with a name", method);
+    }
+    const named = (method as MethodDescription).name;
+    if (typeof named !== "string") throw wrong(`the name of a method of the service ${name}`, "a string", named);
+  }
+  try {
+    JSON.stringify(description);
+  } catch (error) {
+    throw new TypeError(`the description of the service ${name} cannot be written as JSON: ${firstLine(error)}`);
+  }
 }
 
 /** Description as it is sent. */
@@ -92,6 +124,8 @@ export function namesOf(services: readonly Service[]): string {
 
 /** Handlers of a service, by command. */
 export function handlerOf({ description, implementation }: Service): [string, Handler][] {
+  // It may be made without service().
+  checkDescription(description);
   const defs = description.$defs ?? {};
   return description.methods.map((method) => {
     const run = implementation[method.name] as Method;
@@ -151,18 +185,18 @@ async function* items<T>(
 }
 
 async function* encodeItems(values: AsyncIterable<unknown>): AsyncGenerator<Payload> {
-  for await (const value of values) yield JSON.stringify(value);
+  for await (const value of values) yield toJson("an item", value);
 }
 
 function encode(method: MethodDescription, result: unknown): Payload {
-  if (result === undefined || method.one_way) return undefined;
+  return result === undefined || method.one_way ? undefined : toJson(`the result of ${method.name}`, result);
+}
+
+function toJson(what: string, value: unknown): string {
   try {
-    return JSON.stringify(result);
+    return JSON.stringify(value);
   } catch (error) {
-    throw new Failure(
-      failureCode.invalidResult,
-      `the result of ${method.name} cannot be encoded: ${(error as Error).message}`,
-    );
+    throw new Failure(failureCode.invalidResult, `${what} cannot be encoded: ${messageOf(error)}`);
   }
 }
 
@@ -178,6 +212,10 @@ export type ClientMethod = (args?: Record<string, unknown>, options?: CallOption
 
 /** Returns an object with a function for each method of the description. */
 export function client<T extends object>(caller: Caller, description: ServiceDescription): T {
+  if (typeof (caller as Caller | undefined)?.call !== "function") {
+    throw new TypeError(`the first argument of client() has to be a Plugin or Main, not ${shown(caller)}`);
+  }
+  checkDescription(description);
   const methods: Record<string, ClientMethod> = {};
   for (const method of description.methods) {
     const command = commandOf(description.name, method);
@@ -228,7 +266,9 @@ function decode(command: string, reply: Buffer): unknown {
 }
 
 /** Throws if the other side does not have a service, or in a version that does not serve this one. */
-export function checkServed(named: string, { name, version }: ServiceDescription): void {
+export function checkServed(named: string, description: ServiceDescription): void {
+  checkDescription(description);
+  const { name, version } = description;
   const found = named.split(" ").find((word) => word.startsWith(`${name}/`));
   if (found === undefined) throw new Error(`the other side has no service "${name}"; it has ${named || "none at all"}`);
   const [oldest, newest] = found

@@ -1,7 +1,8 @@
 /** Halves of a stream: parts that come, and parts that are sent. */
 
-import type { Payload } from "./encoder.js";
-import { StreamError } from "./errors.js";
+import { shown } from "./check.js";
+import { isPayload, type Payload } from "./encoder.js";
+import { messageOf, StreamError } from "./errors.js";
 
 /** Weight of a part without its bytes: 64, and the length of `cmd.part`. */
 const PART_WEIGHT = 72;
@@ -179,24 +180,32 @@ export class PartSender {
 
   /** Sends a part. Resolves once there was room for it; rejects if no more parts are wanted or possible. */
   send(part: Payload): Promise<void> {
-    if (this.error !== undefined) return Promise.reject(this.error);
-    if (this.isFinished) return Promise.reject(new StreamError("aborted", "the parts have been finished"));
+    if (!isPayload(part)) {
+      return refused(new TypeError(`a part has to be a string or a Uint8Array, not ${shown(part)}`));
+    }
+    if (this.error !== undefined) return refused(this.error);
+    if (this.isFinished) return refused(new StreamError("aborted", "the parts have been finished"));
     if (this.queue.length === 0 && this.hasRoom()) {
       this.write(part);
       return DONE;
     }
-    return new Promise((resolve, reject) => {
+    const sent = new Promise<void>((resolve, reject) => {
       this.queue.push({ payload: part, resolve, reject });
       if (this.queue.length === 1) this.waitForRoom();
     });
+    return mayBeIgnored(sent);
   }
 
   /** Sends each part of an iterable, such as a readable stream, and finishes. */
-  async sendAll(parts: Iterable<Payload> | AsyncIterable<Payload>): Promise<void> {
+  sendAll(parts: Iterable<Payload> | AsyncIterable<Payload>): Promise<void> {
+    return mayBeIgnored(this.sendEach(parts));
+  }
+
+  private async sendEach(parts: Iterable<Payload> | AsyncIterable<Payload>): Promise<void> {
     try {
       for await (const part of parts) await this.send(part);
     } catch (error) {
-      if (this.error === undefined) this.abort(error instanceof Error ? error.message : String(error));
+      if (this.error === undefined) this.abort(messageOf(error));
       throw error;
     }
     await this.finish();
@@ -207,16 +216,17 @@ export class PartSender {
    * wants no more.
    */
   finish(): Promise<void> {
-    if (this.error !== undefined) return this.isEnough ? DONE : Promise.reject(this.error);
+    if (this.error !== undefined) return this.isEnough ? DONE : refused(this.error);
     if (this.isFinished) return DONE;
     this.isFinished = true;
     if (this.queue.length === 0 && !this.isHeld) {
       this.peer.end("");
       return DONE;
     }
-    return new Promise((resolve, reject) => {
+    const finished = new Promise<void>((resolve, reject) => {
       this.finishing = { resolve, reject };
     });
+    return mayBeIgnored(finished);
   }
 
   /** Ends the parts early, with a reason for the receiver. */
@@ -305,3 +315,13 @@ export class PartSender {
 }
 
 const DONE: Promise<void> = Promise.resolve();
+
+/** Has a rejection that the program does not look at end no process: the other side may cause it at any time. */
+function mayBeIgnored(promise: Promise<void>): Promise<void> {
+  promise.catch(() => {});
+  return promise;
+}
+
+export function refused(error: Error): Promise<void> {
+  return mayBeIgnored(Promise.reject(error));
+}

@@ -53,7 +53,10 @@ test("options that do not exist, and values of other types", async () => {
   const starts = (options) => [() => Plugin.start(GUEST, options), () => Plugin.attach("/nowhere", options)];
   for (const [options, message] of [
     [{ startTimout: 1 }, /^a plugin's start has no option "startTimout" .* did you mean "startTimeout"\?$/],
-    [{ startTimeout: "1s" }, /has to be a number of milliseconds, not the string "1s"$/],
+    [{ startTimeout: -1 }, /"startTimeout" .* has to be a number of milliseconds from 0 on, not -1$/],
+    [{ grace: { term: -1 } }, /"term" .* has to be a number of milliseconds from 0 on, not -1$/],
+    [{ window: -1 }, /"window" .* has to be a number of bytes from 0 on, not -1$/],
+    [{ startTimeout: "1s" }, /has to be a number of milliseconds from 0 on, not the string "1s"$/],
     [{ format: "modern" }, /has to be "standard" or "classic", not the string "modern"$/],
     [{ grace: { stopp: 1 } }, /^the grace of a plugin has no option "stopp" .* did you mean "stop"\?$/],
     [{ limits: { buffer: "1M" } }, /^the option "buffer" of the limits has to be a number of bytes/],
@@ -137,6 +140,8 @@ test("files that are no programs", async () => {
   };
   mkdirSync(join(directory, "folder"));
   symlinkSync("nowhere", join(directory, "dangling"));
+  symlinkSync("loop", join(directory, "loop"));
+  const DOS = /; its `#!` line ends with a carriage return: save the file with Unix line ends$/;
   const script = "#!/bin/sh\n";
   const before = readdirSync("/proc/self/fd").length;
   for (const [path, message] of [
@@ -156,7 +161,25 @@ test("files that are no programs", async () => {
     ],
     [
       file("dos", "#!/bin/sh\r\n"),
-      /"\/bin\/sh\\r", which does not exist: its first line ends in CR LF, convert the file/,
+      /"\/bin\/sh\\r", which does not exist: its `#!` line ends with a carriage return: save the file with Unix line/,
+    ],
+    ["", /^no plugin at "": the path is empty; name the plugin's executable file or socket$/],
+    [join(directory, "plain", "x", "y"), /: "\/.*\/plain" is not a directory; name the file itself$/],
+    [
+      file("below", "#!/etc/passwd/foo\n"),
+      / needs the interpreter "\/etc\/passwd\/foo", which does not exist: install it/,
+    ],
+    [
+      file("loops", `#!${join(directory, "loop")}\n`),
+      / needs the interpreter "\/.*\/loop", which cannot be used \(ELOOP\):/,
+    ],
+    [join(directory, "loop"), /^no plugin at "\/.*\/loop": ELOOP/],
+    [join(directory, "a\0b"), /^no plugin at "/],
+    [file("env-dos", "#!/usr/bin/env nonexistent-js\r\n"), DOS],
+    [file("option-dos", "#!/bin/sh -e\r\nexit 1\r\n"), DOS],
+    [
+      file("calls-dos", `${script}exec "${join(directory, "env-dos")}"\n`),
+      /; the `#!` line of a script ends with a carr/,
     ],
     [file("passwd", "#!/etc/passwd\n"), /its interpreter "\/etc\/passwd" is not executable$/],
     [file("none", "#!\n"), /its `#!` line names no interpreter$/],
@@ -177,6 +200,18 @@ test("files that are no programs", async () => {
   }
   const start = (options) => Plugin.start(join(directory, "plain"), { ...quiet, ...options });
   await assert.rejects(start({ cwd: "/nonexistent" }), /cannot start in the working directory "\/nonexistent": /);
+  for (const [path, message] of [
+    ["", /^no plugin at "": the path is empty; /],
+    ["/nonexistent/socket", /^no plugin waits at "\/nonexistent\/socket": .*ENOENT/],
+    ["a\0b", /^no plugin waits at /],
+  ]) {
+    await assert.rejects(Plugin.attach(path), { name: "StartError", message });
+  }
+  const temporary = process.env.TMPDIR;
+  process.env.TMPDIR = "/nonexistent";
+  await assert.rejects(start(), { name: "StartError", message: /^pipes cannot be made: ENOENT.*; have TMPDIR name/ });
+  if (temporary === undefined) delete process.env.TMPDIR;
+  else process.env.TMPDIR = temporary;
   await assert.rejects(start({ args: ["a\0b"] }), { code: "ERR_INVALID_ARG_VALUE" });
   await assert.rejects(start({ args: ["x".repeat(1 << 20)] }), /its arguments and variables are too long$/);
   // Sockets of the process that was killed last may still be closed.

@@ -71,7 +71,7 @@ withPlugin("errors have code, message and data", {}, async (plugin) => {
   const unknown = await error("nonsense");
   assert.equal(unknown[1], "unknown_command");
   assert.ok(unknown[3].commands.includes("echo"));
-  assert.match((await error("object"))[2], /has returned a object, not text or bytes/);
+  assert.match((await error("object"))[2], /has returned an object, not text or bytes/);
   assert.equal((await error("json", "{"))[1], "invalid_argument");
   assert.deepEqual((await error("cmd.ping")).slice(0, 1), ["reserved"]);
   assert.deepEqual((await error("GetMetadata")).slice(0, 1), ["reserved"]);

@@ -165,6 +165,7 @@ declare class PartSender {
     send(part: Payload): Promise<void>;
     /** Sends each part of an iterable, such as a readable stream, and finishes. */
     sendAll(parts: Iterable<Payload> | AsyncIterable<Payload>): Promise<void>;
+    private sendEach;
     /**
      * Tells the receiver that the parts are complete. Resolves once all of them were sent, and at once if the receiver
      * wants no more.
@@ -181,6 +182,7 @@ declare class PartSender {
     /** Credit wakes by itself; room to write has to be asked for. */
     private waitForRoom;
 }
+declare function refused(error: Error): Promise<void>;
 
 /** Request or one-way that a handler answers. */
 /** What a request needs of its connection. */
@@ -394,10 +396,17 @@ declare class ProtocolError extends Error {
     readonly kind: BrokenKind;
     constructor(field: Field, offset: number, kind: BrokenKind, found?: number);
 }
-/** Returns the text of anything that was thrown, with the texts of its causes. */
+/** Returns the text of anything that was thrown, with the texts of its causes. Never throws. */
 declare function messageOf(error: unknown): string;
-/** Finds the `Failure` in an error or its causes. */
-declare function failureOf(error: unknown): Failure | undefined;
+/** Returns the first line of that text: some of JSON.stringify have more. */
+declare function firstLine(error: unknown): string;
+/** True for an error of this program. Never throws, as `instanceof` does for some proxies. */
+declare function isError(value: unknown): value is Error;
+/** Finds code and data of the `Failure` in an error or its causes. Never throws. */
+declare function failureOf(error: unknown): {
+    code: string;
+    data: unknown;
+} | undefined;
 
 /** Checks of options: JavaScript callers may misspell a name, or pass a value of another type. */
 /** Values that an option may have. */
@@ -414,6 +423,8 @@ interface Shape {
 }
 declare const ANY: Kind;
 declare const MILLISECONDS: Kind;
+/** Time to wait; that of a call may be negative, since it is often what is left of another. */
+declare const WAIT: Kind;
 declare const MICROSECONDS: Kind;
 declare const BYTES: Kind;
 declare const COUNT: Kind;
@@ -948,7 +959,7 @@ type ClientMethod = (args?: Record<string, unknown>, options?: CallOptions) => u
 /** Returns an object with a function for each method of the description. */
 declare function client<T extends object>(caller: Caller, description: ServiceDescription): T;
 /** Throws if the other side does not have a service, or in a version that does not serve this one. */
-declare function checkServed(named: string, { name, version }: ServiceDescription): void;
+declare function checkServed(named: string, description: ServiceDescription): void;
 
 /** Options of a plugin. */
 /** Level of a log, from the fewest events to the most. */
@@ -1090,6 +1101,10 @@ declare class PluginProcess {
     readonly exited: Promise<Exit>;
     exit: Exit | undefined;
     private readonly tailLines;
+    /** The last lines but for those that tell people little. */
+    private readonly telling;
+    /** Program that the kernel starts by itself. */
+    private readonly path;
     private readonly child;
     private readonly outputs;
     private constructor();
@@ -1099,6 +1114,8 @@ declare class PluginProcess {
     get tail(): readonly string[];
     /** The last of them, for the end of a message. */
     get said(): string;
+    /** Reason for its end that its file shows. */
+    get problemOfLine(): string | undefined;
     /** Sends a signal to the process and all that it has started, but for those that left its group. */
     kill(signal: NodeJS.Signals): void;
     /** Waits for the end, at most for so many milliseconds; undefined then. */
@@ -1196,6 +1213,7 @@ declare class Host implements Side {
     private letGo;
     private stopped;
     private offer;
+    private config;
     private ask;
     private get tail();
     /** Reason of a start that the end of the connection has ended. */

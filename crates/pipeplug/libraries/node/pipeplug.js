@@ -11,6 +11,7 @@ import { availableParallelism, cpus, tmpdir } from "node:os";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { PassThrough } from "node:stream";
 import { isatty } from "node:tty";
+import { inspect, types } from "node:util";
 
 /** Listeners of abort signals: one for each signal, however many calls share it. */
 const listeners = new WeakMap();
@@ -48,14 +49,17 @@ const removers = new WeakMap();
 const isObject = (value) => typeof value === "object" && value !== null;
 const isText = (value) => typeof value === "string";
 const isNumber = (value) => typeof value === "number" && !Number.isNaN(value);
+const isNatural = (value) => isNumber(value) && value >= 0;
 const isListOf = (value, fits) => Array.isArray(value) && value.every(fits);
 const isRecordOf = (value, fits) => isObject(value) && !Array.isArray(value) && Object.values(value).every(fits);
 const kind = (noun, fits) => ({ noun, fits });
 const ANY = kind("anything", () => true);
 const MILLISECONDS = kind("a number of milliseconds", isNumber);
-const MICROSECONDS = kind("a number of microseconds", isNumber);
-const BYTES = kind("a number of bytes", isNumber);
-const COUNT = kind("a number", isNumber);
+/** Time to wait; that of a call may be negative, since it is often what is left of another. */
+const WAIT = kind("a number of milliseconds from 0 on", isNatural);
+const MICROSECONDS = kind("a number of microseconds from 0 on", isNatural);
+const BYTES = kind("a number of bytes from 0 on", isNatural);
+const COUNT = kind("a number from 0 on", isNatural);
 const NUMBERS = kind("an array of numbers", (value) => isListOf(value, isNumber));
 const FLAG = kind("true or false", (value) => typeof value === "boolean");
 const TEXT = kind("a string", isText);
@@ -108,12 +112,18 @@ function shown(value) {
     }
     if (typeof value === "function")
         return "a function";
-    if (Array.isArray(value))
-        return "an array";
     if (!isObject(value))
         return String(value);
-    const name = value.constructor?.name;
-    return name === undefined || name === "Object" ? "an object" : `an object of ${name}`;
+    try {
+        if (Array.isArray(value))
+            return "an array";
+        const name = value.constructor?.name;
+        return typeof name !== "string" || name === "" || name === "Object" ? "an object" : `an object of ${name}`;
+    }
+    catch {
+        // A proxy, or a getter that throws.
+        return "an object";
+    }
 }
 /** The name that differs least, if that is little. */
 function nearest(name, names) {
@@ -233,7 +243,8 @@ function isWritable(format, command) {
 }
 /** Returns true for what can be the data of a chunk: JavaScript callers may pass anything. */
 function isPayload(value) {
-    return typeof value === "string" || value == null || value instanceof Uint8Array;
+    // A proxy of bytes has no length.
+    return typeof value === "string" || value == null || types.isUint8Array(value);
 }
 /** Assembles chunks, and gives them to an output. */
 class Encoder {
@@ -518,25 +529,82 @@ class ProtocolError extends Error {
         this.kind = kind;
     }
 }
-/** Returns the text of anything that was thrown, with the texts of its causes. */
+/** Returns the text of anything that was thrown, with the texts of its causes. Never throws. */
 function messageOf(error) {
-    if (!(error instanceof Error))
-        return String(error);
-    let text = error.message || error.name;
-    let cause = error.cause;
+    let text = ownMessage(error);
+    let cause = causeOf(error);
     for (let depth = 0; depth < 8 && cause !== undefined; depth++) {
-        text += `: ${cause instanceof Error ? cause.message : String(cause)}`;
-        cause = cause instanceof Error ? cause.cause : undefined;
+        text += `: ${ownMessage(cause)}`;
+        cause = causeOf(cause);
     }
-    return text;
+    // JSON of half a character is none for other languages.
+    return text.replace(/\p{Surrogate}/gu, "\ufffd");
 }
-/** Finds the `Failure` in an error or its causes. */
+/** Returns the first line of that text: some of JSON.stringify have more. */
+function firstLine(error) {
+    return messageOf(error).split("\n", 1)[0];
+}
+/** True for an error of this program. Never throws, as `instanceof` does for some proxies. */
+function isError(value) {
+    try {
+        return value instanceof Error;
+    }
+    catch {
+        return false;
+    }
+}
+function ownMessage(error) {
+    try {
+        if (!isError(error))
+            return textOfAny(error);
+        const { message, name } = error;
+        if (message === undefined || message === "")
+            return typeof name === "string" ? name : "Error";
+        return textOfAny(message);
+    }
+    catch {
+        // A getter that throws.
+        return UNREADABLE;
+    }
+}
+const UNREADABLE = "an error that has no readable message";
+/** Text of a value that may have no `toString`, or one that throws. */
+function textOfAny(value) {
+    try {
+        const text = String(value);
+        if (!text.startsWith("[object ") || typeof value === "string")
+            return text;
+    }
+    catch {
+        // What it has inside may be shown.
+    }
+    try {
+        return inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY });
+    }
+    catch {
+        return UNREADABLE;
+    }
+}
+function causeOf(error) {
+    try {
+        return isError(error) ? error.cause : undefined;
+    }
+    catch {
+        return undefined;
+    }
+}
+/** Finds code and data of the `Failure` in an error or its causes. Never throws. */
 function failureOf(error) {
     let found = error;
-    for (let depth = 0; depth < 8 && found instanceof Error; depth++) {
-        if (found instanceof Failure)
-            return found;
-        found = found.cause;
+    try {
+        for (let depth = 0; depth < 8 && found instanceof Error; depth++) {
+            if (found instanceof Failure)
+                return { code: String(found.code), data: found.data };
+            found = found.cause;
+        }
+    }
+    catch {
+        // A getter that throws.
     }
     return undefined;
 }
@@ -630,7 +698,7 @@ function offer(own, side) {
 /** Buffers of the protocol's own responses. */
 /** Longest `cmd.failure`, and longest message of the other side that is kept, in bytes. */
 const FAILURE_LIMIT = 65536;
-/** Returns the text of a `cmd.failure`; without data that is no JSON. */
+/** Returns the text of a `cmd.failure`; without data that is no JSON, or throws while it is written. */
 function failureText(code, message, data) {
     try {
         return JSON.stringify({ code, message, data });
@@ -855,29 +923,36 @@ class PartSender {
     }
     /** Sends a part. Resolves once there was room for it; rejects if no more parts are wanted or possible. */
     send(part) {
+        if (!isPayload(part)) {
+            return refused(new TypeError(`a part has to be a string or a Uint8Array, not ${shown(part)}`));
+        }
         if (this.error !== undefined)
-            return Promise.reject(this.error);
+            return refused(this.error);
         if (this.isFinished)
-            return Promise.reject(new StreamError("aborted", "the parts have been finished"));
+            return refused(new StreamError("aborted", "the parts have been finished"));
         if (this.queue.length === 0 && this.hasRoom()) {
             this.write(part);
             return DONE;
         }
-        return new Promise((resolve, reject) => {
+        const sent = new Promise((resolve, reject) => {
             this.queue.push({ payload: part, resolve, reject });
             if (this.queue.length === 1)
                 this.waitForRoom();
         });
+        return mayBeIgnored(sent);
     }
     /** Sends each part of an iterable, such as a readable stream, and finishes. */
-    async sendAll(parts) {
+    sendAll(parts) {
+        return mayBeIgnored(this.sendEach(parts));
+    }
+    async sendEach(parts) {
         try {
             for await (const part of parts)
                 await this.send(part);
         }
         catch (error) {
             if (this.error === undefined)
-                this.abort(error instanceof Error ? error.message : String(error));
+                this.abort(messageOf(error));
             throw error;
         }
         await this.finish();
@@ -888,7 +963,7 @@ class PartSender {
      */
     finish() {
         if (this.error !== undefined)
-            return this.isEnough ? DONE : Promise.reject(this.error);
+            return this.isEnough ? DONE : refused(this.error);
         if (this.isFinished)
             return DONE;
         this.isFinished = true;
@@ -896,9 +971,10 @@ class PartSender {
             this.peer.end("");
             return DONE;
         }
-        return new Promise((resolve, reject) => {
+        const finished = new Promise((resolve, reject) => {
             this.finishing = { resolve, reject };
         });
+        return mayBeIgnored(finished);
     }
     /** Ends the parts early, with a reason for the receiver. */
     abort(reason) {
@@ -983,6 +1059,14 @@ class PartSender {
     }
 }
 const DONE = Promise.resolve();
+/** Has a rejection that the program does not look at end no process: the other side may cause it at any time. */
+function mayBeIgnored(promise) {
+    promise.catch(() => { });
+    return promise;
+}
+function refused(error) {
+    return mayBeIgnored(Promise.reject(error));
+}
 
 /** Preparation of a call or one-way: what it may not be, and its context. */
 /** Checks a call or one-way, and assembles its context. */
@@ -1169,12 +1253,19 @@ class Request {
     /** Sends a part of the reply. Resolves once there was room for it; rejects if the caller wants no more. */
     send(part) {
         if (this.outgoing === undefined) {
-            return Promise.reject(new StreamError("closed", `the caller of ${JSON.stringify(this.command)} takes no parts`));
+            return refused(new StreamError("closed", `the caller of ${JSON.stringify(this.command)} takes no parts`));
         }
         return this.outgoing.send(part);
     }
     /** Reports progress to a caller that wants to know. Costs next to nothing otherwise. */
     progress(done, total, message) {
+        // Here, and not in the timer: it is the handler's mistake.
+        if (typeof done !== "number")
+            throw misreported("first", "number", done);
+        if (total !== undefined && typeof total !== "number")
+            throw misreported("second", "number", total);
+        if (message !== undefined && typeof message !== "string")
+            throw misreported("third", "string", message);
         if (!this.properties.progress || this.isOneWay || this.isAnswered)
             return;
         this.report = { done };
@@ -1293,6 +1384,9 @@ class Request {
         this.deadlineTimer.unref();
     }
 }
+function misreported(which, type, value) {
+    return new TypeError(`the ${which} argument of progress() has to be a ${type}, not ${shown(value)}`);
+}
 /** Text of a reply. */
 function textOf(command, buffer) {
     try {
@@ -1380,8 +1474,10 @@ class Caller {
         const sender = this.partSender(() => id);
         const reply = new Promise((resolve, reject) => {
             const failed = (error) => {
-                const cause = error instanceof CallError ? error : new StreamError("cancelled", "the call was given up");
-                parts.end(error instanceof Error ? error : cause);
+                // The reason of a signal may be anything.
+                const own = isError(error) ? error : undefined;
+                const cause = own instanceof CallError ? own : new StreamError("cancelled", "the call was given up");
+                parts.end(own ?? cause);
                 sender.fail(cause instanceof StreamError ? cause : new StreamError("closed", cause.message));
                 reject(error);
             };
@@ -1424,7 +1520,7 @@ class Caller {
             sender.widen(connection.peerStreamWindow);
         };
         const failed = (error) => {
-            sender.fail(new StreamError("cancelled", error instanceof Error ? error.message : String(error)));
+            sender.fail(new StreamError("cancelled", messageOf(error)));
         };
         this.sendNotice(command, payload, options, "send", sent, failed);
         return sender;
@@ -1631,6 +1727,8 @@ class Answers {
             this.answerAtOnce(threadId, "cmd.error", cut(message, this.connection.isOneRead ? ONE_READ_LIMIT : FAILURE_LIMIT));
             return;
         }
+        if (message.length > FAILURE_LIMIT)
+            message = cut(message, FAILURE_LIMIT);
         let text = failureText(code, message, data);
         if (Buffer.byteLength(text) > FAILURE_LIMIT)
             text = failureText(code, message, undefined);
@@ -2391,18 +2489,23 @@ class Incoming {
             return;
         }
         let result;
+        let settled;
         try {
             const scope = request.scope;
             result =
                 scope === undefined
                     ? this.connection.side.handler(request)
                     : runInScope(scope, () => this.connection.side.handler(request));
+            if (isPromise(result))
+                settled = toPromise(result);
+            else if (isIterable(result))
+                settled = sendParts(request, result);
         }
         catch (error) {
             this.failed(request, error);
             return;
         }
-        if (!isPromise(result) && !isIterable(result)) {
+        if (settled === undefined) {
             this.completed(request, result);
             return;
         }
@@ -2411,7 +2514,6 @@ class Incoming {
         this.running++;
         if (!request.isOneWay)
             this.requests.set(request.id, request);
-        const settled = isPromise(result) ? result : sendParts(request, result);
         settled.then((value) => {
             if (isIterable(value)) {
                 sendParts(request, value).then((last) => this.finished(request, sequence, last), (error) => this.finishedBadly(request, sequence, error));
@@ -2445,13 +2547,19 @@ class Incoming {
     }
     completed(request, value) {
         if (!isPayload(value)) {
-            const kind = `a ${typeof value}`;
-            this.failed(request, new TypeError(`the handler of ${JSON.stringify(request.command)} has returned ${kind}, not text or bytes`));
+            const what = `has returned ${shown(value)}, not text or bytes`;
+            this.failed(request, new TypeError(`the handler of ${JSON.stringify(request.command)} ${what}`));
             return;
         }
         request.beforeAnswer();
-        if (!request.isOneWay)
-            this.answers.answer(request.id, request.command, value);
+        try {
+            if (!request.isOneWay)
+                this.answers.answer(request.id, request.command, value);
+        }
+        catch (error) {
+            // Bytes of a class of the program's own.
+            this.answers.fail(request.id, "", messageOf(error));
+        }
         this.forget(request);
     }
     failed(request, error) {
@@ -2543,8 +2651,19 @@ function commandLength(command) {
 function isPromise(value) {
     return typeof value === "object" && value !== null && typeof value.then === "function";
 }
+/** A promise that settles once, also for an object whose `then` throws, or calls back twice. */
+function toPromise(value) {
+    const isOwn = types.isPromise(value) && value.then === Promise.prototype.then && value.constructor === Promise;
+    return isOwn ? value : new Promise((resolve) => resolve(value));
+}
 function isIterable(value) {
-    return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
+    try {
+        return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
+    }
+    catch {
+        // A proxy.
+        return false;
+    }
 }
 /** Sends what an async iterable gives as parts, and resolves to what it returns at last. */
 async function sendParts(request, parts) {
@@ -2558,9 +2677,14 @@ async function sendParts(request, parts) {
         }
     }
     catch (error) {
-        await iterator.return?.();
+        try {
+            await iterator.return?.();
+        }
+        catch {
+            // The first error counts.
+        }
         // The caller has enough, and still gets its reply.
-        if (error instanceof StreamError && error.kind === "enough")
+        if (isError(error) && error instanceof StreamError && error.kind === "enough")
             return undefined;
         throw error;
     }
@@ -2711,12 +2835,15 @@ class Outgoing {
             this.connection.warn("a report of progress is ignored: it is none");
             return;
         }
+        // An error must not end the decoder in the middle of what was read: it is that of the call.
+        const failed = (error) => extra.giveUp?.(error);
         try {
-            report(progress);
+            const result = report(progress);
+            if (typeof result === "object" && result !== null)
+                Promise.resolve(result).catch(failed);
         }
         catch (error) {
-            // It must not end the decoder in the middle of what was read: it is the error of the call.
-            extra.giveUp?.(error);
+            failed(error);
         }
     }
 }
@@ -3526,7 +3653,7 @@ const OWN = {
     metadata: TEXT_BY_NAME,
     interfaceVersions: NUMBERS,
     start: FUNCTION,
-    grace: MILLISECONDS,
+    grace: WAIT,
     onEnd: oneOf("exit", "stay"),
     args: TEXTS,
 };
@@ -3753,12 +3880,44 @@ class MethodError extends Failure {
 }
 /** Joins a description with the functions of its methods. */
 function service(description, implementation) {
+    checkDescription(description);
+    if (typeof implementation !== "object" || implementation === null) {
+        throw new TypeError(`the implementation of the service ${description.name} has to be an object of functions, not ${shown(implementation)}`);
+    }
     const methods = implementation;
     for (const { name } of description.methods) {
         if (typeof methods[name] !== "function")
             throw new TypeError(`the service ${description.name} has no function ${name}`);
     }
     return { description, implementation: methods };
+}
+/** Throws a `TypeError` that names what a description lacks. */
+function checkDescription(description) {
+    const wrong = (what, expected, value) => new TypeError(`${what} has to be ${expected}, not ${shown(value)}`);
+    if (typeof description !== "object" || description === null) {
+        throw wrong("the description of a service", "an object with name, version and methods", description);
+    }
+    const { name, version, methods } = description;
+    if (typeof name !== "string" || name === "")
+        throw wrong("the name of a service", "a string that is not empty", name);
+    if (typeof version !== "number")
+        throw wrong(`the version of the service ${name}`, "a number", version);
+    if (!Array.isArray(methods))
+        throw wrong(`"methods" of the service ${name}`, "an array of objects", methods);
+    for (const method of methods) {
+        if (typeof method !== "object" || method === null) {
+            throw wrong(`a method of the service ${name}`, "an object with a name", method);
+        }
+        const named = method.name;
+        if (typeof named !== "string")
+            throw wrong(`the name of a method of the service ${name}`, "a string", named);
+    }
+    try {
+        JSON.stringify(description);
+    }
+    catch (error) {
+        throw new TypeError(`the description of the service ${name} cannot be written as JSON: ${firstLine(error)}`);
+    }
 }
 /** Description as it is sent. */
 function describe({ description }) {
@@ -3779,6 +3938,8 @@ function namesOf(services) {
 }
 /** Handlers of a service, by command. */
 function handlerOf({ description, implementation }) {
+    // It may be made without service().
+    checkDescription(description);
     const defs = description.$defs ?? {};
     return description.methods.map((method) => {
         const run = implementation[method.name];
@@ -3828,20 +3989,25 @@ async function* items(parts, schema, defs) {
 }
 async function* encodeItems(values) {
     for await (const value of values)
-        yield JSON.stringify(value);
+        yield toJson("an item", value);
 }
 function encode(method, result) {
-    if (result === undefined || method.one_way)
-        return undefined;
+    return result === undefined || method.one_way ? undefined : toJson(`the result of ${method.name}`, result);
+}
+function toJson(what, value) {
     try {
-        return JSON.stringify(result);
+        return JSON.stringify(value);
     }
     catch (error) {
-        throw new Failure(failureCode.invalidResult, `the result of ${method.name} cannot be encoded: ${error.message}`);
+        throw new Failure(failureCode.invalidResult, `${what} cannot be encoded: ${messageOf(error)}`);
     }
 }
 /** Returns an object with a function for each method of the description. */
 function client(caller, description) {
+    if (typeof caller?.call !== "function") {
+        throw new TypeError(`the first argument of client() has to be a Plugin or Main, not ${shown(caller)}`);
+    }
+    checkDescription(description);
     const methods = {};
     for (const method of description.methods) {
         const command = commandOf(description.name, method);
@@ -3888,7 +4054,9 @@ function decode(command, reply) {
     }
 }
 /** Throws if the other side does not have a service, or in a version that does not serve this one. */
-function checkServed(named, { name, version }) {
+function checkServed(named, description) {
+    checkDescription(description);
+    const { name, version } = description;
     const found = named.split(" ").find((word) => word.startsWith(`${name}/`));
     if (found === undefined)
         throw new Error(`the other side has no service "${name}"; it has ${named || "none at all"}`);
@@ -4274,7 +4442,7 @@ function problemOfDirectory(path, cwd) {
 function missing(path, error) {
     if (error.code === "ENOTDIR") {
         let file = dirname(path);
-        while (statSync(file, { throwIfNoEntry: false }) === undefined)
+        while (codeOf(file) !== undefined && file !== dirname(file))
             file = dirname(file);
         return `${quote(file)} is not a directory; name the file itself`;
     }
@@ -4336,18 +4504,25 @@ function problemOfInterpreter(head) {
     // Others depend on the directory that the plugin runs in.
     if (!isAbsolute(interpreter))
         return undefined;
-    if (statSync(interpreter, { throwIfNoEntry: false }) === undefined) {
-        const next = interpreter.endsWith("\r")
-            ? "its first line ends in CR LF, convert the file to Unix line ends"
-            : "install it, or correct the plugin's `#!` line";
-        return `needs the interpreter ${quote(interpreter)}, which does not exist: ${next}`;
+    const code = codeOf(interpreter);
+    if (code !== undefined) {
+        const next = interpreter.endsWith("\r") ? CARRIAGE_RETURN : "install it, or correct the plugin's `#!` line";
+        const what = code === "ENOENT" || code === "ENOTDIR" ? "which does not exist" : `which cannot be used (${code})`;
+        return `needs the interpreter ${quote(interpreter)}, ${what}: ${next}`;
     }
     return may(interpreter, constants.X_OK)
         ? undefined
         : `may not be executed: its interpreter ${quote(interpreter)} is not executable`;
 }
+const CARRIAGE_RETURN = "its `#!` line ends with a carriage return: save the file with Unix line ends";
+/** Returns why a program may have ended at once, if its `#!` line shows that. */
+function problemOfLine(path) {
+    const line = headOf(path)?.toString("latin1").split("\n", 1)[0] ?? "";
+    return line.startsWith("#!") && line.endsWith("\r") ? CARRIAGE_RETURN : undefined;
+}
 /** Beginnings and ends of the lines by which shells and `env` tell of a command that they cannot run. */
 const SAID = [
+    /: ([^:]+): bad interpreter: .+$/,
     /: ([^:]+): (?:command )?not found$/,
     /: ([^:]+): No such file or directory$/,
     /: ([^:]+): Permission denied$/,
@@ -4364,7 +4539,12 @@ function missingCommand(status, stderr) {
         const found = SAID.map((words) => words.exec(line.trimEnd())?.[1]).find((name) => name !== undefined);
         if (found === undefined)
             continue;
-        const name = quote(found.replace(/^can't execute /, "").replace(/^['"`‘’ ]+|['"`‘’ ]+$/g, ""));
+        const bare = found.replace(/^can't execute /, "").replace(/^['"`‘’ ]+|['"`‘’ ]+$/g, "");
+        // As `env`, bash and others write it.
+        if (/(\r|\\r|\^M)['"`‘’$]*$/.test(bare)) {
+            return "the `#!` line of a script ends with a carriage return: save the file with Unix line ends";
+        }
+        const name = quote(bare);
         if (status === 126) {
             return `command ${name} may not be executed: check that it is a program for this machine, and is executable`;
         }
@@ -4373,6 +4553,16 @@ function missingCommand(status, stderr) {
             : `command ${name} was not found: install it, or have its directory in PATH ({ env: { PATH: … } })`;
     }
     return undefined;
+}
+/** Code of the error of looking at a file; undefined if it is there. */
+function codeOf(path) {
+    try {
+        statSync(path);
+        return undefined;
+    }
+    catch (error) {
+        return error.code ?? "unknown";
+    }
 }
 function may(path, mode) {
     try {
@@ -4422,6 +4612,8 @@ const TAIL = 20;
 const LAST_LINES = 200;
 /** Lines of standard error in a message, at most. */
 const SHOWN = 5;
+/** Empty lines, and what Node writes around the message of an error: marks, frames of the stack, its version. */
+const SAYS_LITTLE = /^\s*\^*\s*$|^\s+at .+(:\d+:\d+\)?|\((<anonymous>|native|index \d+)\))( \{)?$|^Node\.js v\d+\.\S+$/;
 /** Processes that end with this one. */
 const running = new Set();
 let isWatching = false;
@@ -4435,7 +4627,9 @@ function defaultEnv() {
  * sockets in place of pipes, and a plugin cannot open those anew (`/dev/fd/3`, `/dev/stderr`).
  */
 async function makePipes(plugin) {
-    const directory = await mkdtemp(join(tmpdir(), "pipeplug-"));
+    const directory = await mkdtemp(join(tmpdir(), "pipeplug-")).catch((error) => {
+        throw new StartError(`pipes cannot be made: ${error.message}; have TMPDIR name a directory that can be written`);
+    });
     const opened = [];
     const open = (path, flags) => {
         const fd = openSync(path, flags);
@@ -4478,6 +4672,20 @@ async function makePipes(plugin) {
         await rm(directory, { recursive: true, force: true });
     }
 }
+/** Returns the path of the program, and what is wrong with its file. */
+function examine(launch) {
+    try {
+        // Never one of PATH.
+        const path = resolve(launch.path);
+        const isScript = /\.[cm]?js$/.test(path);
+        const problem = problemOf(path, isScript) ?? problemOfDirectory(path, launch.cwd ?? process.cwd());
+        return { path, isScript, problem };
+    }
+    catch (error) {
+        // The working directory of this program may be gone, or a file while it is looked at.
+        throw new StartError(problemOfSpawn(launch.path, error));
+    }
+}
 /** A program that was started. */
 class PluginProcess {
     ends;
@@ -4486,10 +4694,15 @@ class PluginProcess {
     exited;
     exit;
     tailLines = [];
+    /** The last lines but for those that tell people little. */
+    telling = [];
+    /** Program that the kernel starts by itself. */
+    path;
     child;
     outputs;
-    constructor(child, pipes, launch) {
+    constructor(child, pipes, launch, path) {
         this.child = child;
+        this.path = path;
         this.ends = { read: pipes.read, write: pipes.write };
         this.pid = child.pid;
         const kinds = ["stdout", "stderr"];
@@ -4518,10 +4731,7 @@ class PluginProcess {
     /** Starts a program with two pipes. */
     static async start(launch) {
         const { args, stdio } = launch;
-        // Never one of PATH.
-        const path = resolve(launch.path);
-        const isScript = /\.[cm]?js$/.test(path);
-        const problem = problemOf(path, isScript) ?? problemOfDirectory(path, launch.cwd ?? process.cwd());
+        const { path, isScript, problem } = examine(launch);
         if (problem !== undefined)
             throw new StartError(problem);
         const [program, first] = isScript ? [process.execPath, [path]] : [path, []];
@@ -4557,7 +4767,7 @@ class PluginProcess {
                 closeSync(fd);
         }
         child.on("error", () => { });
-        return new PluginProcess(child, ours, launch);
+        return new PluginProcess(child, ours, launch, isScript ? undefined : path);
     }
     /** Last lines of standard error. */
     get tail() {
@@ -4565,8 +4775,12 @@ class PluginProcess {
     }
     /** The last of them, for the end of a message. */
     get said() {
-        const lines = this.tailLines.filter((line) => line.trim() !== "").slice(-SHOWN);
+        const lines = this.telling;
         return lines.length === 0 ? "nothing on its stderr" : `last on its stderr: ${lines.join(" | ")}`;
+    }
+    /** Reason for its end that its file shows. */
+    get problemOfLine() {
+        return this.path === undefined ? undefined : problemOfLine(this.path);
     }
     /** Sends a signal to the process and all that it has started, but for those that left its group. */
     kill(signal) {
@@ -4599,6 +4813,10 @@ class PluginProcess {
                 this.tailLines.push(line);
                 if (this.tailLines.length > TAIL)
                     this.tailLines.shift();
+                if (!SAYS_LITTLE.test(line))
+                    this.telling.push(line);
+                if (this.telling.length > SHOWN)
+                    this.telling.shift();
             }
             if (onLine === undefined)
                 process.stderr.write(`${line}\n`);
@@ -4796,9 +5014,7 @@ class Host {
         if (options.logLevel !== undefined)
             own["pipeplug.log_level"] = options.logLevel;
         if (options.config !== undefined) {
-            const config = JSON.stringify(options.config);
-            if (config === undefined)
-                throw new StartError(`plugin ${this.quoted}: the configuration cannot be written as JSON`);
+            const config = this.config(options.config);
             const length = Buffer.byteLength(config);
             if (length > METADATA_LIMIT) {
                 throw new StartError(`plugin ${this.quoted}: the configuration is ${length} bytes long, the limit is ${METADATA_LIMIT}`);
@@ -4807,6 +5023,19 @@ class Host {
             own["pipeplug.config"] = config;
         }
         return own;
+    }
+    config(value) {
+        const text = `plugin ${this.quoted}: the configuration (\`config\`) cannot be written as JSON`;
+        let json;
+        try {
+            json = JSON.stringify(value);
+        }
+        catch (error) {
+            throw new StartError(`${text}: ${firstLine(error)}`);
+        }
+        if (json === undefined)
+            throw new StartError(`${text}: it is ${shown(value)}`);
+        return json;
     }
     async ask(own) {
         const { connection, options, quoted } = this;
@@ -4870,7 +5099,7 @@ class Host {
         const exit = await this.process?.within(1000);
         if (exit === undefined)
             return `plugin ${this.quoted} closed its pipe before it answered, ${this.said}; is it a plugin?`;
-        const hint = missingCommand(exit.status, this.tail) ?? `is it a plugin? ${this.otherWays()}`;
+        const hint = this.process?.problemOfLine ?? missingCommand(exit.status, this.tail) ?? `is it a plugin? ${this.otherWays()}`;
         const text = `plugin ${this.quoted} ended before it answered: ${howEnded(exit)}, ${this.said}`;
         // A library's own words say enough.
         return this.tail.at(-1)?.startsWith(`${this.name}: `) ? text : `${text}; ${hint}`;
@@ -4908,7 +5137,7 @@ class Host {
 /** Options of a plugin's start, and the result of its end. */
 const STOP = {
     of: "stop",
-    options: { stop: MILLISECONDS, endOfFile: MILLISECONDS, term: MILLISECONDS },
+    options: { stop: WAIT, endOfFile: WAIT, term: WAIT },
 };
 const START = {
     commands: FUNCTIONS,
@@ -4925,7 +5154,7 @@ const START = {
     interfaceVersions: NUMBERS,
     logLevel: oneOf(...LEVELS),
     onLine: FUNCTION,
-    startTimeout: MILLISECONDS,
+    startTimeout: WAIT,
     grace: nested({ ...STOP, of: "the grace of a plugin" }),
     signal: SIGNAL,
 };
@@ -4973,12 +5202,13 @@ class Plugin extends Caller {
     /** Connects to a plugin that waits at a socket (`--pipeplug-listen`). */
     static async attach(path, options = {}) {
         checkStart(path, options);
-        const socket = connect({ path, allowHalfOpen: true });
+        let socket;
         try {
+            socket = connect({ path, allowHalfOpen: true });
             await once(socket, "connect", options.signal === undefined ? {} : { signal: options.signal });
         }
         catch (error) {
-            socket.destroy();
+            socket?.destroy();
             throw new StartError(`no plugin waits at ${JSON.stringify(path)}: ${error.message}`);
         }
         const host = new Host(options.name ?? basename(path), { reader: socket, writer: socket }, options, undefined);
@@ -5034,6 +5264,8 @@ function checkStart(path, options) {
     if (typeof path !== "string")
         throw new TypeError(`the path of a plugin has to be a string, not ${shown(path)}`);
     checkOptions(options, PLUGIN);
+    if (path === "")
+        throw new StartError('no plugin at "": the path is empty; name the plugin\'s executable file or socket');
 }
 
 export { CallError, Caller, Failure, Main, MethodError, PartSender, Parts, Plugin, ProtocolError, Request, StartError, StreamError, client, failureCode, register, service };
