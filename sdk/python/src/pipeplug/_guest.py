@@ -199,7 +199,7 @@ class Guest(Commands):
         ends = self._ends or take_ends(args, self.name)
         self._by_hand = ends.by_hand
         session = Session(self.options, self.format, is_host=False)
-        session.on_log_level = lambda level: set_level(level) if self._has_log else None
+        session.on_log_level = lambda level: session.later.append(lambda: self._set_level(level))
         return session, Pipe(ends.reader, ends.writer), ends.args
 
     def _serve_threads(self) -> int:
@@ -231,7 +231,9 @@ class Guest(Commands):
                 self._has_started = True
                 try:
                     self._start(*self._start_args(self._start, host))
-                except Exception as error:
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
                     self._fail_start(error)
                     driver.pipe.cut()
                     driver.finish()
@@ -301,8 +303,8 @@ class Guest(Commands):
             with session.lock:
                 session.hear(metadata)
             level = metadata.get("pipeplug.log_level")
-            if level is not None and self._has_log:
-                set_level(level)
+            if level is not None:
+                self._set_level(level)
             theirs = nego.parse_versions(metadata.get("pipeplug.interface_versions"))
             if theirs is not None and self.interface_versions:
                 common = set(theirs) & set(self.interface_versions)
@@ -313,6 +315,10 @@ class Guest(Commands):
                     return self._answer(session)
                 host.interface_version = max(common)
         return None
+
+    def _set_level(self, level: str) -> None:
+        if self._has_log:
+            set_level(level)
 
     def _agree(self, session: Session) -> None:
         host = self._host
@@ -332,7 +338,8 @@ class Guest(Commands):
 
     def _fail_start(self, error: BaseException) -> None:
         self._start_error = error_text(error)
-        log.debug("the start failed", exc_info=error)
+        with contextlib.suppress(Exception):
+            log.debug("the start failed", exc_info=error)
         self._say(f"the plugin's start failed: {self._start_error}")
 
     @staticmethod

@@ -152,7 +152,12 @@ class Process:
         status = self.wait(0.25)
         if status is None:
             return f"{self.name} has closed the pipe"
-        return f"{self.name} has ended: {status_text(status)}"
+        return f"{self.name} has ended: {status_text(status)}{self.said()}"
+
+    def said(self) -> str:
+        """Returns the words for the last lines of its standard error, as the end of a message."""
+        tail = " | ".join(self.tail()[-5:])
+        return f", last on its stderr: {tail}" if tail else ", nothing on its stderr"
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Sends a signal to it and to what it has started."""
@@ -197,6 +202,10 @@ class Attached:
     def tail(self) -> List[str]:
         """Returns nothing: its standard error is not this side's."""
         return []
+
+    def said(self) -> str:
+        """Returns nothing to add to a message."""
+        return ""
 
     def end_text(self) -> str:
         """Says how it ended, in words."""

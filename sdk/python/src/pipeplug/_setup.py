@@ -105,8 +105,7 @@ class Setup:
     def failure(self, process: Union[Process, Attached], error: CallError, seconds: float) -> StartError:
         """Returns the error of a plugin that has not answered."""
         name = process.name
-        tail = " | ".join(process.tail()[-5:])
-        said = f", last on its stderr: {tail}" if tail else ", nothing on its stderr"
+        said = process.said()
         if isinstance(error, CallTimeout):
             return StartError(
                 f'plugin "{name}" did not answer GetMetadata within {seconds:g} s{said}; is it a plugin?'
