@@ -9,7 +9,7 @@ from ._errors import CallFailed, CallTimeout, Failure, StreamError
 from ._handlers import Handlers, words_of
 from ._loop import LoopDriver
 from ._negotiation import Progress
-from ._options import Data, to_bytes
+from ._options import Data, flag, to_bytes
 from ._parts import PartSink, PartSource
 from ._request import Request, RequestBase
 from ._sending import Call, Incoming
@@ -56,7 +56,7 @@ class AsyncConnection:
         progress: Optional[ProgressHook] = None,
     ) -> AsyncStream:
         """Makes a call with parts: of the request (`send`), of the reply (`receive`), or both."""
-        words = " ".join(["send"] * send + ["receive"] * receive)
+        words = " ".join(["send"] * flag("send", send) + ["receive"] * flag("receive", receive))
         return AsyncStream(self._driver, await self._open(command, data, timeout, values, progress, words))
 
     async def notify_stream(

@@ -30,7 +30,8 @@ from ._connection import Connection
 from ._errors import RegisterError
 from ._handlers import error_text
 from ._logging import JsonHandler, set_level
-from ._options import Options, choice, seconds, texts, time_limit, versions, words
+from ._options import Options, choice, instance, seconds, text, texts, time_limit, versions, words
+from ._options import function as _check
 from ._pipe import Pipe
 from ._register import Ends, runs_on_pipes, take_ends
 from ._request import Request
@@ -104,13 +105,14 @@ class Guest(Commands):
         grace: float = 5.0,
         args: Optional[List[str]] = None,
     ) -> None:
-        self.name = name or os.path.basename(sys.argv[0] or "plugin") or "plugin"
+        self.name = text("name", name) or os.path.basename(sys.argv[0] or "plugin") or "plugin"
         self.metadata: Dict[str, str] = texts("metadata", metadata)
+        text("description", description)
         if description is not None:
             self.metadata.setdefault("Description", description)
         self.interface_versions = versions("interface_versions", interface_versions)
         self.format = None if format is None else choice("format", format, (STANDARD, CLASSIC))
-        self.options, self.grace = options or Options(), time_limit("grace", grace)
+        self.options, self.grace = instance("options", options, Options) or Options(), time_limit("grace", grace)
         self._args = None if args is None else words("args", args)
         super().__init__(self.name, in_order=in_order)
         self._start: Optional[Callable[..., Any]] = None
@@ -135,11 +137,13 @@ class Guest(Commands):
 
         The host's start waits for it. It gets the handle to the host, and may call it. An error ends the plugin.
         """
+        _check("start", function)
         self._start = function
         return function
 
     def on_stop(self, function: F) -> F:
         """Registers a function that runs on a thread of its own when the plugin has to end."""
+        _check("on_stop", function)
         self._on_stop = function
         return function
 
