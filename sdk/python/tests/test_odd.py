@@ -7,7 +7,8 @@ import sys
 import time
 import unittest
 from pathlib import Path
-from typing import Any, List, Tuple
+from typing import Any, Callable, List, Tuple
+from unittest.mock import patch
 
 from test_asyncio import start as start_async
 from test_threads import PLUGIN
@@ -15,6 +16,7 @@ from test_threads import start as start_tests
 
 from pipeplug import AsyncPlugin, AsyncRequest, CallFailed, Commands, ConnectionClosed, Plugin, Request, StartError
 from pipeplug._chunks import ONE_WAY
+from pipeplug._parts import Waitable
 
 ODD = [sys.executable, str(Path(__file__).with_name("plugin_odd.py"))]
 KINDS = ((), ("async",))
@@ -162,6 +164,22 @@ class Logs(unittest.TestCase):
             self.assertIn("odd: one-way 'cycle' failed: ValueError: first: KeyError: 'second'", written)
             self.assertTrue(any("one-way 'nope' failed: unknown command 'nope'" in it for it in written), written)
             self.assertEqual(plugin.call("echo", "x", timeout=20), b"x")
+
+    def test_waits_end_under_the_lock(self) -> None:
+        async def in_a_loop() -> None:
+            async with await start_async(PLUGIN) as plugin:
+                held: List[bool] = []
+                remove = Waitable.remove_waiter
+
+                def look(target: Waitable, wake: Callable[[], None]) -> None:
+                    held.append(plugin._session.lock.locked())
+                    remove(target, wake)
+
+                with patch.object(Waitable, "remove_waiter", look):
+                    self.assertEqual(await plugin.call("echo", "x", timeout=20), b"x")
+                self.assertEqual(held, [True])
+
+        asyncio.run(in_a_loop())
 
     @unittest.skipUnless(hasattr(asyncio, "eager_task_factory"), "tasks begin late in this version")
     def test_tasks_that_begin_at_once(self) -> None:
