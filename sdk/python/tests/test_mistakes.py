@@ -87,6 +87,7 @@ class Arguments(unittest.TestCase):
     def test_other_arguments_are_refused_by_their_names(self) -> None:
         start_: Any = Plugin.start
         guest: Any = Guest
+        attach: Any = Plugin.attach
         cases: List[Tuple[str, Callable[[], Any]]] = [
             ("args is a list of texts, as \\['own'\\]", lambda: start_(PLUGIN, args="own")),
             ("args is a list of texts, in which there is int 3", lambda: start_(PLUGIN, args=[3])),
@@ -101,6 +102,45 @@ class Arguments(unittest.TestCase):
             ("window is a whole number, not str", lambda: Options(window=str(1))),  # type: ignore[arg-type]
             ("handlers is a whole number from 0, not -1", lambda: Options(handlers=-1)),
             ("service\\(\\) takes the object that answers, as Words\\(\\)", lambda: guest().service(Words)),
+            ("program is a path, or a list .*; not 5$", lambda: start_(5)),
+            ("program is a path, or a list .*; not b'x'$", lambda: start_(b"x")),
+            ("program is a path, as './plugin', or a Path; not int 5$", lambda: start_([5])),
+            ("program has a NUL character, .*: 'a.x00b'$", lambda: start_("a\0b")),
+            ("args has a NUL character", lambda: start_(PLUGIN, args=["a\0b"])),
+            ("args is a list of texts, not int 5", lambda: start_(PLUGIN, args=5)),
+            ("env\\['A'\\] has a NUL character", lambda: start_(PLUGIN, env={"A": "\0"})),
+            ("env has the name 'A=B', which cannot be", lambda: start_(PLUGIN, env={"A=B": ""})),
+            ("cwd is a path, .*; not int 5", lambda: start_(PLUGIN, cwd=5)),
+            ("name is a text, not int 5", lambda: start_(PLUGIN, name=5)),
+            ("stdio is True or False, not str 'yes'", lambda: start_(PLUGIN, stdio="yes")),
+            (
+                "options is an object of Options, as .*; not dict",
+                lambda: start_(PLUGIN, options={"window": 1}),
+            ),
+            ("commands is an object of Commands, .*; not dict {'a': 1}", lambda: start_(PLUGIN, commands={"a": 1})),
+            ("commands is an object of Commands, .*; not dict {}", lambda: start_(PLUGIN, commands={})),
+            (
+                "interface_versions is a list of whole numbers, .*; not int 5",
+                lambda: start_(PLUGIN, interface_versions=5),
+            ),
+            ("timeout is a number of seconds from 0, not -1", lambda: start_(PLUGIN, timeout=-1)),
+            ("stop_timeout is a number of seconds from 0, not -0.5", lambda: start_(PLUGIN, stop_timeout=-0.5)),
+            ("grace is a number of seconds from 0, not -1", lambda: guest(grace=-1)),
+            ("place is the path of a socket, .*; not 3.5", lambda: attach(3.5)),
+            ("place is the path of a socket, .*; not \\(1,\\)", lambda: attach((1,))),
+            ("place has a NUL character", lambda: attach("a\0b")),
+            ("in_order is a list of texts, in which there is int 5", lambda: guest(in_order=[5])),
+            ("in_order is a list of texts, as \\['append'\\]", lambda: guest(in_order="append")),
+            ("in_order is a list of texts, not int 1", lambda: guest(in_order=1)),
+            ("in_order is a list of texts, in which there is int 5", lambda: guest().in_order(5)),
+            ("options is an object of Options", lambda: guest(options={"window": 1})),
+            ("name is a text, not int 5", lambda: guest(5)),
+            ("description is a text, not int 5", lambda: guest(description=5)),
+            ("the name of a command is a text, not int 5", lambda: guest().command(5)),
+            ("the handler of 'x' is a function, not int 5", lambda: guest().command("x")(5)),
+            ("fallback is a function, not int 5", lambda: guest().fallback(5)),
+            ("start is a function, not int 5", lambda: guest().start(5)),
+            ("on_stop is a function, not int 5", lambda: guest().on_stop(5)),
             ("a subclass of MethodError, not <class 'KeyError'>", lambda: method(error=KeyError)),  # type: ignore[arg-type]
         ]
         for wrong, make in cases:
@@ -114,6 +154,7 @@ class Arguments(unittest.TestCase):
                 ("a command is text, as 'echo'; not b'echo'", lambda: peer.call(b"echo")),
                 ("a command is text, as 'echo'; not b'echo'", lambda: peer.begin(b"echo")),
                 ("data is bytes or str, not dict", lambda: peer.call("echo", {"a": 1})),
+                ("send is True or False, not str 'no'", lambda: peer.stream("echo", send="no")),
                 ("level is one of off", lambda: peer.set_log_level("loud")),
                 ("client\\(\\) takes the class of a service", lambda: peer.client(Words())),
             ):
@@ -157,6 +198,10 @@ class Starts(unittest.TestCase):
             "missing": "does not exist: check the path$",
             "mode/x": 'does not exist: ".*/mode" is no directory',
         }
+        # The limit that was given, and not the time that has passed.
+        for limit in (0.25, 0):
+            with self.assertRaisesRegex(StartError, f"did not answer GetMetadata within {limit} s, nothing"):
+                Plugin.start(["sleep", "30"], timeout=limit)
         with tempfile.TemporaryDirectory() as folder:
             for name, (data, mode) in files.items():
                 path = Path(folder, name)

@@ -6,10 +6,10 @@ from typing import AsyncIterator, Callable, Mapping, Optional, Sequence, Type
 
 from ._connection import ProgressHook, ServiceT, make_context
 from ._errors import CallFailed, CallTimeout, Failure, StreamError
-from ._handlers import Handlers
+from ._handlers import Handlers, words_of
 from ._loop import LoopDriver
 from ._negotiation import Progress
-from ._options import Data, to_bytes
+from ._options import Data, flag, to_bytes
 from ._parts import PartSink, PartSource
 from ._request import Request, RequestBase
 from ._sending import Call, Incoming
@@ -56,7 +56,7 @@ class AsyncConnection:
         progress: Optional[ProgressHook] = None,
     ) -> AsyncStream:
         """Makes a call with parts: of the request (`send`), of the reply (`receive`), or both."""
-        words = " ".join(["send"] * send + ["receive"] * receive)
+        words = " ".join(["send"] * flag("send", send) + ["receive"] * flag("receive", receive))
         return AsyncStream(self._driver, await self._open(command, data, timeout, values, progress, words))
 
     async def notify_stream(
@@ -168,7 +168,7 @@ class AsyncPartSender:
 
     async def __aexit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
         if error is not None:
-            await self.abort(str(error) or type(error).__name__)
+            await self.abort(words_of(error))
         elif not self._sink.is_finished and self._sink.enough is None:
             await self.finish()
 

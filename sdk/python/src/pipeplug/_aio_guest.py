@@ -56,7 +56,13 @@ async def serve_guest(guest: Guest) -> int:
                         await start(*guest._start_args(start, host))
                     else:
                         await asyncio.to_thread(start, *guest._start_args(start, blocking))
-                except Exception as error:
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    if isinstance(error, (asyncio.CancelledError, GeneratorExit)) and (
+                        request.is_cancelled or driver.is_finished
+                    ):
+                        raise
                     guest._fail_start(error)
                     driver._cut()
                     driver.finish()

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, Iterable, Iterator, Type, TypeVar
 
 from ._errors import CallFailed, PipeplugError
+from ._handlers import words_of
 from ._service import Method, interface_of
 
 if TYPE_CHECKING:
@@ -76,8 +77,10 @@ def _send(it: Method, stream: Stream, items: Iterable[Any]) -> None:
     except PipeplugError:
         # Its receiver says why, in the reply.
         pass
-    except Exception as error:
-        stream.abort(str(error) or type(error).__name__)
+    except BaseException as error:
+        stream.abort(words_of(error))
+        if not isinstance(error, Exception):
+            raise
 
 
 def _receive(it: Method, stream: Stream) -> Iterator[Any]:
@@ -147,5 +150,7 @@ async def _send_async(it: Method, stream: AsyncStream, items: Any) -> None:
     except PipeplugError:
         # Its receiver says why, in the reply.
         pass
-    except Exception as error:
-        await stream.abort(str(error) or type(error).__name__)
+    except BaseException as error:
+        await stream.abort(words_of(error))
+        if not isinstance(error, Exception):
+            raise

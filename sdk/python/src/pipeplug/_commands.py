@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import Any, Callable, Iterable, Optional, TypeVar, Union, overload
 
+from . import _options as options
 from ._handlers import Handler, Handlers
+from ._options import text, words
 from ._service import ServiceSet
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -15,12 +17,13 @@ class Commands:
     """The commands and services that a side answers: those of a host for its plugins, or of a plugin."""
 
     def __init__(self, name: str = "host", *, in_order: Union[bool, Iterable[str]] = False) -> None:
-        self._handlers = Handlers(name)
+        self._handlers = Handlers(text("name", name) or "host")
         self._services = ServiceSet()
-        if in_order is True:
+        ordered = options.in_order(in_order)
+        if ordered is True:
             self._handlers.order(None)
-        elif in_order:
-            self._handlers.order(in_order)
+        elif ordered:
+            self._handlers.order(ordered)
 
     @overload
     def command(self, name: F) -> F: ...
@@ -36,13 +39,16 @@ class Commands:
         if callable(name):
             return self._add(name.__name__, name)
 
+        text("the name of a command", name)
+
         def decorate(function: F) -> F:
-            return self._add(function.__name__ if name is None else str(name), function)
+            return self._add(function.__name__ if name is None else name, function)
 
         return decorate
 
     def fallback(self, function: F) -> F:
         """Registers the function of all commands that have none of their own."""
+        options.function("fallback", function)
         self._handlers.fallback = Handler(function, inspect.iscoroutinefunction(function))
         return function
 
@@ -52,8 +58,9 @@ class Commands:
 
     def in_order(self, *commands: str) -> None:
         """Has commands handled one at a time, in the order in which they were sent; none: all."""
-        self._handlers.order(commands or None)
+        self._handlers.order(words("in_order", commands) or None)
 
     def _add(self, name: str, function: F) -> F:
+        options.function(f"the handler of {name!r}", function)
         self._handlers.add(name, function, inspect.iscoroutinefunction(function))
         return function

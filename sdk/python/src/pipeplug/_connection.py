@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Type, TypeVar
 from ._errors import CallFailed, CallTimeout
 from ._handlers import CURRENT
 from ._negotiation import Progress
-from ._options import Data, function, seconds, texts, to_bytes
+from ._options import Data, flag, function, seconds, texts, to_bytes
 from ._parts import PartSink
 from ._sending import Call, Driver
 from ._session import Session
@@ -116,7 +116,7 @@ class Connection:
         progress: Optional[ProgressHook] = None,
     ) -> Stream:
         """Makes a call with parts: of the request (`send`), of the reply (`receive`), or both."""
-        words = " ".join(["send"] * send + ["receive"] * receive)
+        words = " ".join(["send"] * flag("send", send) + ["receive"] * flag("receive", receive))
         return Stream(self._driver, self._open(command, data, timeout, values, progress, words))
 
     def notify_stream(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
-from collections import deque
-from typing import Any, Callable, Deque, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 from ._chunks import BrokenStream
 from ._errors import Failure
-from ._handlers import CURRENT, Handler, Handlers, answer_error, check_start, encode_result
+from ._handlers import CURRENT, ErrorAnswer, Handler, Handlers, check_start, encode_result, prepare_error
 from ._parts import Waitable
 from ._pipe import Pipe
 from ._pool import Pool
@@ -34,7 +35,7 @@ class DriverBase:
         #: Requests that came before the plugin was ready; None once it is.
         self.held: Optional[List[Incoming]] = None
         #: Call-backs to run once the lock is free.
-        self.later: Deque[Callable[[], None]] = deque()
+        self.later = session.later
         self.is_guest = not session.is_host
         self.is_finished = False
         self.end_at: Optional[float] = None
@@ -124,6 +125,16 @@ class DriverBase:
             and not session.accepted
         )
 
+    def _run_later(self) -> None:
+        """Calls what had to wait for the lock to be free."""
+        while self.later:
+            try:
+                call = self.later.popleft()
+            except IndexError:
+                # Another thread has it.
+                return
+            call()
+
     # Handlers.
 
     def _find(self, request: Incoming) -> Optional[Handler]:
@@ -140,7 +151,9 @@ class DriverBase:
     def _refuse(self, request: Incoming, error: Failure) -> None:
         """Answers a request that no handler has. The caller holds the lock."""
         self.session.take(request.weight)
-        self._answer(request, b"", error)
+        if request.is_one_way:
+            self.later.append(lambda: self.handlers.tell_failure(request, error))
+        self._answer(request, b"", ErrorAnswer(error.code, error.message, error.data))
 
     def _run_in_pool(self, handler: Handler, request: Incoming) -> None:
         """Runs a handler on a thread of the pool."""
@@ -160,8 +173,8 @@ class DriverBase:
         self.flush()
         self._has_run()
 
-    def _execute(self, handler: Handler, request: Incoming) -> Tuple[bytes, Optional[BaseException]]:
-        """Runs a handler. Returns its result, or its error."""
+    def _execute(self, handler: Handler, request: Incoming) -> Tuple[bytes, Optional[ErrorAnswer]]:
+        """Runs a handler. Returns its result, or the answer for its error. The caller does not hold the lock."""
         try:
             if request.deadline is None and request.values is None and not request.cancelled:
                 result = handler.function(request)
@@ -173,23 +186,30 @@ class DriverBase:
                 finally:
                     CURRENT.reset(token)
             return (result if type(result) is bytes else encode_result(request.command, result)), None
-        except Exception as error:
-            return b"", error
+        except KeyboardInterrupt as error:
+            if threading.current_thread() is threading.main_thread():
+                # Ctrl-C.
+                raise
+            if self.is_guest:
+                return b"", self._exits(128 + signal.SIGINT)
+            return b"", prepare_error(request, error, self.handlers)
         except SystemExit as end:
-            return b"", self._exits(end)
+            return b"", self._exits(end.code)
+        except BaseException as error:
+            return b"", prepare_error(request, error, self.handlers)
 
-    def _exits(self, end: SystemExit) -> Failure:
+    def _exits(self, code: object) -> ErrorAnswer:
         """Ends the plugin with the status of an exit in a handler."""
-        self.exit_status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        self.exit_status = int(code) if isinstance(code, int) else int(code is not None)
         self._at_home(self.finish)
-        return Failure("unanswered", "the plugin exits")
+        return ErrorAnswer("unanswered", "the plugin exits", None)
 
-    def _answer(self, request: Incoming, data: bytes, error: Optional[BaseException]) -> None:
+    def _answer(self, request: Incoming, data: bytes, error: Optional[ErrorAnswer]) -> None:
         """Queues the answer of a request. The caller holds the lock."""
-        if error is None:
+        if error is None or request.is_one_way:
             self.session.respond(request, data)
         else:
-            answer_error(request, error, self.handlers)
+            self.session.respond_error(request, *error)
         self.session.active -= 1
 
     def release_held(self) -> None:
@@ -199,6 +219,7 @@ class DriverBase:
             for request in held or ():
                 self.session.waiting -= request.weight
                 self._hand_over(request)
+        self._run_later()
         self.flush()
 
     # The end.

@@ -30,7 +30,8 @@ from ._connection import Connection
 from ._errors import RegisterError
 from ._handlers import error_text
 from ._logging import JsonHandler, set_level
-from ._options import Options, choice, seconds, texts, time_limit, versions, words
+from ._options import Options, choice, instance, seconds, text, texts, time_limit, versions, words
+from ._options import function as _check
 from ._pipe import Pipe
 from ._register import Ends, runs_on_pipes, take_ends
 from ._request import Request
@@ -104,13 +105,14 @@ class Guest(Commands):
         grace: float = 5.0,
         args: Optional[List[str]] = None,
     ) -> None:
-        self.name = name or os.path.basename(sys.argv[0] or "plugin") or "plugin"
+        self.name = text("name", name) or os.path.basename(sys.argv[0] or "plugin") or "plugin"
         self.metadata: Dict[str, str] = texts("metadata", metadata)
+        text("description", description)
         if description is not None:
             self.metadata.setdefault("Description", description)
         self.interface_versions = versions("interface_versions", interface_versions)
         self.format = None if format is None else choice("format", format, (STANDARD, CLASSIC))
-        self.options, self.grace = options or Options(), time_limit("grace", grace)
+        self.options, self.grace = instance("options", options, Options) or Options(), time_limit("grace", grace)
         self._args = None if args is None else words("args", args)
         super().__init__(self.name, in_order=in_order)
         self._start: Optional[Callable[..., Any]] = None
@@ -135,11 +137,13 @@ class Guest(Commands):
 
         The host's start waits for it. It gets the handle to the host, and may call it. An error ends the plugin.
         """
+        _check("start", function)
         self._start = function
         return function
 
     def on_stop(self, function: F) -> F:
         """Registers a function that runs on a thread of its own when the plugin has to end."""
+        _check("on_stop", function)
         self._on_stop = function
         return function
 
@@ -199,7 +203,7 @@ class Guest(Commands):
         ends = self._ends or take_ends(args, self.name)
         self._by_hand = ends.by_hand
         session = Session(self.options, self.format, is_host=False)
-        session.on_log_level = lambda level: set_level(level) if self._has_log else None
+        session.on_log_level = lambda level: session.later.append(lambda: self._set_level(level))
         return session, Pipe(ends.reader, ends.writer), ends.args
 
     def _serve_threads(self) -> int:
@@ -231,7 +235,9 @@ class Guest(Commands):
                 self._has_started = True
                 try:
                     self._start(*self._start_args(self._start, host))
-                except Exception as error:
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
                     self._fail_start(error)
                     driver.pipe.cut()
                     driver.finish()
@@ -301,8 +307,8 @@ class Guest(Commands):
             with session.lock:
                 session.hear(metadata)
             level = metadata.get("pipeplug.log_level")
-            if level is not None and self._has_log:
-                set_level(level)
+            if level is not None:
+                self._set_level(level)
             theirs = nego.parse_versions(metadata.get("pipeplug.interface_versions"))
             if theirs is not None and self.interface_versions:
                 common = set(theirs) & set(self.interface_versions)
@@ -313,6 +319,10 @@ class Guest(Commands):
                     return self._answer(session)
                 host.interface_version = max(common)
         return None
+
+    def _set_level(self, level: str) -> None:
+        if self._has_log:
+            set_level(level)
 
     def _agree(self, session: Session) -> None:
         host = self._host
@@ -332,7 +342,8 @@ class Guest(Commands):
 
     def _fail_start(self, error: BaseException) -> None:
         self._start_error = error_text(error)
-        log.debug("the start failed", exc_info=error)
+        with contextlib.suppress(Exception):
+            log.debug("the start failed", exc_info=error)
         self._say(f"the plugin's start failed: {self._start_error}")
 
     @staticmethod

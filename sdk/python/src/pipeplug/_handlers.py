@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import itertools
 import json
 import logging
 import sys
 import time
-import traceback
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from ._errors import CallError, Failure, PipeplugError
 from ._options import to_bytes
@@ -21,6 +22,8 @@ log = logging.getLogger("pipeplug")
 CURRENT: contextvars.ContextVar[Optional[Incoming]] = contextvars.ContextVar("pipeplug_request", default=None)
 #: Commands that no user's handler takes.
 RESERVED = ("GetMetadata", "GetServices")
+#: Most errors of a chain of causes that are told.
+_CAUSES = 16
 
 
 class Sequence:
@@ -58,7 +61,7 @@ class Handlers:
         self.fallback: Optional[Handler] = None
         self._in_order: Optional[Sequence] = None
         self._sequences: Dict[str, Sequence] = {}
-        self.failed_one_ways = 0
+        self._failed_one_ways = itertools.count(1)
 
     def order(self, commands: Optional[Iterable[str]]) -> None:
         """Has commands handled in order; None: all that have no sequence yet."""
@@ -108,16 +111,14 @@ class Handlers:
         return Failure("unknown_command", f"unknown command {command!r}", {"commands": known})
 
     def tell_failure(self, request: Incoming, error: BaseException) -> None:
-        """Writes why a one-way failed, as it has no answer."""
-        self.failed_one_ways += 1
-        times = self.failed_one_ways
+        """Writes why a one-way failed, as it has no answer. The caller does not hold the session's lock."""
+        times = next(self._failed_one_ways)
         if times <= 16 or times & (times - 1) == 0:
             counted = f" ({times} have failed)" if times > 16 else ""
-            print(
-                f"{self.name}: one-way {request.command!r} failed: {error_text(error)}{counted}",
-                file=sys.stderr,
-                flush=True,
-            )
+            text = f"{self.name}: one-way {request.command!r} failed: {error_text(error)}{counted}"
+            # No reader of these lines ends a connection.
+            with contextlib.suppress(Exception):
+                print(text, file=sys.stderr, flush=True)
 
 
 def encode_result(command: str, result: object) -> bytes:
@@ -137,35 +138,79 @@ def check_start(request: Incoming) -> None:
         raise Failure("deadline", "the deadline of the request had passed before its handler began")
 
 
+def own_text(error: BaseException) -> str:
+    """Returns the message of an error alone; the name of its type if it cannot say it."""
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ not in ("builtins", "__main__"):
+        name = f"{kind.__module__}.{name}"
+    try:
+        text = str(error)
+    except BaseException:
+        # Code of a user, which may raise anything.
+        return name
+    if isinstance(error, PipeplugError):
+        return text
+    return f"{name}: {text}" if text else name
+
+
+def words_of(error: BaseException) -> str:
+    """Returns what an error says, without the name of its type if it says something."""
+    try:
+        return str(error) or type(error).__name__
+    except BaseException:
+        return type(error).__name__
+
+
+def causes(error: BaseException) -> List[BaseException]:
+    """Returns an error and its causes: each once, as they may form a cycle, and a few."""
+    found: List[BaseException] = []
+    cause: Optional[BaseException] = error
+    while cause is not None and len(found) < _CAUSES and all(it is not cause for it in found):
+        found.append(cause)
+        cause = cause.__cause__
+    return found
+
+
 def error_text(error: BaseException) -> str:
     """Returns the message of an error, with those of its causes."""
-    text = str(error)
-    if not isinstance(error, PipeplugError):
-        text = traceback.format_exception_only(type(error), error)[-1].strip()
-    cause = error.__cause__
-    return f"{text}: {error_text(cause)}" if cause is not None else text
+    return ": ".join(own_text(it) for it in causes(error))
 
 
-def answer_error(request: Incoming, error: BaseException, handlers: Handlers) -> None:
-    """Answers with an error. The caller holds the session's lock."""
+class ErrorAnswer(NamedTuple):
+    """An error as it is sent, for which no code of users is called any more."""
+
+    code: Optional[str]
+    message: str
+    data: Any
+
+
+def prepare_error(request: Incoming, error: BaseException, handlers: Handlers) -> ErrorAnswer:
+    """Returns the answer for an error, and logs it. The caller does not hold the session's lock.
+
+    Errors, log handlers and `sys.stderr` are objects of users, which may call the other side.
+    """
     if request.is_one_way:
         handlers.tell_failure(request, error)
-        request.session.respond(request, b"")
-        return
-    code = data = None
-    found: Optional[BaseException] = error
-    while found is not None:
-        if isinstance(found, Failure):
-            code, data = found.code, found.data
-            break
-        found = found.__cause__
-    if code is None:
-        log.debug("the handler of %r failed", request.command, exc_info=error)
+        return ErrorAnswer(None, "", None)
+    failure = next((it for it in causes(error) if isinstance(it, Failure)), None)
     text = error_text(error)
-    if isinstance(error, CallError) and error.command == request.command:
-        # The caller puts the command before it.
-        text = text[len(error.command) + 2 :]
-    request.session.respond_error(request, code, text, data)
+    if failure is None:
+        with contextlib.suppress(Exception):
+            log.debug("the handler of %r failed", request.command, exc_info=error)
+        prefix = f"{request.command}: "
+        if isinstance(error, CallError) and error.command == request.command and text.startswith(prefix):
+            # The caller puts the command before it.
+            text = text[len(prefix) :]
+        return ErrorAnswer(None, text, None)
+    data = failure.data
+    if data is not None:
+        try:
+            # As it is now: the one who has raised it may still change it.
+            data = json.loads(json.dumps(data))
+        except Exception:
+            data = None
+    return ErrorAnswer(failure.code, text, data)
 
 
 def describe(handlers: Iterable[str]) -> List[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -42,6 +43,8 @@ def set_level(level: str) -> None:
     """Sets the level of the log. An unknown one is logged and ignored."""
     found: Optional[int] = _LEVELS.get(level)
     if found is None:
-        logging.getLogger("pipeplug").warning("the unknown log level %.64r was ignored", level)
+        # A handler of the log that fails does not end the connection.
+        with contextlib.suppress(Exception):
+            logging.getLogger("pipeplug").warning("the unknown log level %.64r was ignored", level)
     else:
         logging.getLogger().setLevel(found)

@@ -59,8 +59,7 @@ class LoopDriver(Tasks):
                 request = session.receive(events.popleft())
                 if request is not None:
                     self._hand_over(request)
-        while self.later:
-            self.later.popleft()()
+        self._run_later()
 
     def _pause(self) -> None:
         """Leaves the input to the pipe, for a peer that knows no flow."""

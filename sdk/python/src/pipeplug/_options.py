@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, fields
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Type, TypeVar, Union
+
+T = TypeVar("T")
 
 #: Seconds that stand for a time without an end: the calls of the system do not take all numbers.
 LONGEST = 1e9
@@ -77,7 +80,49 @@ def time_limit(name: str, value: Any) -> float:
     """Returns a time that a user has to give, in seconds."""
     found = seconds(name, value)
     assert found is not None
+    if found < 0:
+        raise ValueError(f"{name} is a number of seconds from 0, not {value!r}")
     return found
+
+
+def flag(name: str, value: bool) -> bool:
+    """Returns a value that is true or false, and nothing else that would count as such."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {_kind(value)}")
+    return value
+
+
+def instance(name: str, value: Optional[T], kind: Type[T]) -> Optional[T]:
+    """Returns an object of a class, or None."""
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{name} is an object of {kind.__name__}, as {kind.__name__}(…); not {_kind(value)}")
+    return value
+
+
+def text(name: str, value: Optional[str]) -> Optional[str]:
+    """Returns a text, or None."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} is a text, not {_kind(value)}")
+    return value
+
+
+def path(name: str, value: Any) -> str:
+    """Returns a path as text, as the system takes it."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} is a path, as './plugin', or a Path; not {_kind(value)}")
+    return without_nul(name, os.fsdecode(value))
+
+
+def without_nul(name: str, value: str) -> str:
+    """Returns a text that the system takes."""
+    if "\0" in value:
+        raise ValueError(f"{name} has a NUL character, which the system does not take: {value!r}")
+    return value
+
+
+def in_order(value: Union[bool, Iterable[str]]) -> Union[bool, List[str]]:
+    """Returns which commands are handled in order."""
+    return value if isinstance(value, bool) else words("in_order", value)
 
 
 def texts(name: str, value: Optional[Mapping[str, str]]) -> Dict[str, str]:
@@ -92,10 +137,12 @@ def texts(name: str, value: Optional[Mapping[str, str]]) -> Dict[str, str]:
     return dict(value)
 
 
-def words(name: str, value: Sequence[str]) -> List[str]:
+def words(name: str, value: Iterable[str]) -> List[str]:
     """Returns a list of texts, which is not one text."""
     if isinstance(value, (str, bytes)):
         raise TypeError(f"{name} is a list of texts, as [{value!r}]; not {_kind(value)}")
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} is a list of texts, not {_kind(value)}")
     found = list(value)
     for word in found:
         if not isinstance(word, str):
@@ -105,13 +152,15 @@ def words(name: str, value: Sequence[str]) -> List[str]:
 
 def versions(name: str, value: Iterable[int]) -> List[int]:
     """Returns versions of an interface, in order."""
-    found = set(value)
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} is a list of whole numbers, as [1, 2]; not {_kind(value)}")
+    found = list(value)
     for version in found:
         if type(version) is not int or not 0 <= version < 1 << 32:
             raise ValueError(
                 f"{name} are whole numbers from 0 to {(1 << 32) - 1}, among which there is {_kind(version)}"
             )
-    return sorted(found)
+    return sorted(set(found))
 
 
 def function(name: str, value: Optional[Callable[..., Any]]) -> None:

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from typing import Callable, Deque, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
+from typing import Callable, Deque, Iterable, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
 
 from ._chunks import CLASSIC
 from ._diagnosis import cannot_start
 from ._errors import StartError
-from ._options import function, texts, words
+from ._options import flag, function, path, text, texts, without_nul, words
 from ._register import peer_uid
 
 Program = Union[str, "os.PathLike[str]", Sequence[str]]
@@ -52,13 +52,22 @@ class Process:
         cwd: Union[str, os.PathLike[str], None],
         on_line: Optional[Callable[[str], None]],
     ) -> None:
-        single = isinstance(program, (str, os.PathLike))
-        command = [os.fspath(program)] if single else [os.fspath(it) for it in program]  # type: ignore[arg-type,union-attr]
+        command = _command(program)
         if not command or not command[0]:
             raise StartError("the command of the plugin is empty: give the path of a program")
-        own = words("args", args)
+        own = [without_nul("args", it) for it in words("args", args)]
+        flag("stdio", stdio)
+        text("name", name)
+        if cwd is not None:
+            cwd = path("cwd", cwd)
         function("on_line", on_line)
         environment = None if env is None else texts("env", env)
+        for key, value in (environment or {}).items():
+            if not key or "=" in key:
+                raise ValueError(
+                    f"env has the name {key!r}, which cannot be that of a variable: it is empty, or has a ="
+                )
+            without_nul(f"env[{key!r}]", key + value)
         self.name = name or os.path.basename(command[-1])
         self.on_line = on_line
         self._tail: Deque[str] = deque(maxlen=_TAIL)
@@ -114,13 +123,13 @@ class Process:
 
     def _line(self, line: bytes) -> None:
         for start in range(0, max(1, len(line)), _LINE_LIMIT):
-            text = line[start : start + _LINE_LIMIT].decode(errors="replace")
-            self._tail.append(text)
+            said = line[start : start + _LINE_LIMIT].decode(errors="replace")
+            self._tail.append(said)
             try:
                 if self.on_line is not None:
-                    self.on_line(text)
+                    self.on_line(said)
                 else:
-                    print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+                    print(f"{self.name}: {said}", file=sys.stderr, flush=True)
             except Exception as error:
                 # The plugin must not wait for a reader that has failed.
                 print(f"{self.name}: on_line failed: {error!r}", file=sys.stderr, flush=True)
@@ -152,7 +161,12 @@ class Process:
         status = self.wait(0.25)
         if status is None:
             return f"{self.name} has closed the pipe"
-        return f"{self.name} has ended: {status_text(status)}"
+        return f"{self.name} has ended: {status_text(status)}{self.said()}"
+
+    def said(self) -> str:
+        """Returns the words for the last lines of its standard error, as the end of a message."""
+        tail = " | ".join(self.tail()[-5:])
+        return f", last on its stderr: {tail}" if tail else ", nothing on its stderr"
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Sends a signal to it and to what it has started."""
@@ -179,16 +193,19 @@ class Attached:
     """A plugin that some other process has started: this side has the connection only."""
 
     def __init__(self, place: Place, name: Optional[str]) -> None:
+        text("name", name)
         if isinstance(place, (str, os.PathLike)):
-            path = os.fspath(place)
-            self.name = name or os.path.basename(path)
-            connection = _connect(path, self.name)
+            address = path("place", place)
+            self.name = name or os.path.basename(address)
+            connection = _connect(address, self.name)
             self.reader = connection.detach()
             # A number of its own, as poll(2) takes each once.
             self.writer = fcntl.fcntl(self.reader, fcntl.F_DUPFD_CLOEXEC, 3)
             return
         self.name = name or "plugin"
         pair = place if isinstance(place, tuple) else (place, place)
+        if len(pair) != 2 or not all(isinstance(it, int) or hasattr(it, "fileno") for it in pair):
+            raise TypeError(f"place is the path of a socket, a socket, or a pair of open files; not {place!r}")
         reader, writer = (it if isinstance(it, int) else it.fileno() for it in pair)
         # Of its own, so that the caller may close what it has given.
         self.reader = fcntl.fcntl(reader, fcntl.F_DUPFD_CLOEXEC, 3)
@@ -197,6 +214,10 @@ class Attached:
     def tail(self) -> List[str]:
         """Returns nothing: its standard error is not this side's."""
         return []
+
+    def said(self) -> str:
+        """Returns nothing to add to a message."""
+        return ""
 
     def end_text(self) -> str:
         """Says how it ended, in words."""
@@ -223,19 +244,28 @@ class Attached:
         return None
 
 
-def _connect(path: str, name: str) -> socket.socket:
+def _command(program: Program) -> List[str]:
+    """Returns the words of a command."""
+    if isinstance(program, (str, os.PathLike)):
+        return [path("program", program)]
+    if isinstance(program, bytes) or not isinstance(program, Iterable):
+        raise TypeError(f"program is a path, or a list such as [sys.executable, 'plugin.py']; not {program!r}")
+    return [path("program", it) for it in program]
+
+
+def _connect(address: str, name: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.connect(path)
+        connection.connect(address)
     except OSError as error:
         connection.close()
         raise StartError(
-            f'no plugin waits at "{path}": {error.strerror or error}; start it with --pipeplug-listen {path}'
+            f'no plugin waits at "{address}": {error.strerror or error}; start it with --pipeplug-listen {address}'
         ) from error
     uid = peer_uid(connection)
     if uid is not None and uid != os.geteuid():
         connection.close()
-        raise StartError(f'plugin "{name}" at "{path}" runs as user {uid}: it has to be of user {os.geteuid()}')
+        raise StartError(f'plugin "{name}" at "{address}" runs as user {uid}: it has to be of user {os.geteuid()}')
     return connection
 
 

@@ -130,8 +130,7 @@ class Reading(Running):
             if chunk[1] == RESPONSE:
                 with self.lock:
                     session.receive(chunk)
-                while self.later:
-                    self.later.popleft()()
+                self._run_later()
             elif not may_run or not self._answer_alone(me, chunk):
                 decoder.events.append(chunk)
                 self._take_events(me, may_run)
@@ -200,8 +199,7 @@ class Reading(Running):
                     self._hand_over(request, handler)
         finally:
             lock.release()
-        while self.later:
-            self.later.popleft()()
+        self._run_later()
 
     def _read_small(self, me: Term) -> Optional[bytes]:
         """Waits for input, of which little is expected. None if there is something else to do.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -29,6 +30,12 @@ _INSTEAD = {
     "cmd.part": "stream()",
     "cmd.progress": "progress() of a request",
 }
+
+
+def _warn(message: str, times: int) -> None:
+    # A handler of the log that fails does not end the connection.
+    with contextlib.suppress(Exception):
+        log.warning("%s (%d times)", message, times)
 
 
 class Driver(Protocol):
@@ -152,6 +159,8 @@ class Sending:
         self._context: Optional[Tuple[int, nego.Context]] = None
         self.unasked = 0
         self._warned: Dict[str, int] = {}
+        #: Calls of users' code, as of hooks and of the log, to make once the lock is free.
+        self.later: Deque[Callable[[], None]] = deque()
         #: True for a peer of the classic format that may read a buffer by one read(2), and lose what comes later.
         self.reads_once = False
         #: Most bytes of a chunk that the pipe takes in one write, if it is made larger where it can be.
@@ -392,4 +401,5 @@ class Sending:
         if len(self._warned) > 256:
             self._warned.clear()
         if times & (times - 1) == 0:
-            log.warning("%s (%d times)", message, times)
+            # Not here: a handler of the log may send, which takes the lock.
+            self.later.append(lambda: _warn(message, times))

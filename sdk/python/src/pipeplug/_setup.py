@@ -11,7 +11,7 @@ from ._commands import Commands
 from ._diagnosis import command_hint
 from ._errors import CallError, CallFailed, CallTimeout, StartError
 from ._handlers import Handlers
-from ._options import Options, choice, texts, time_limit, to_bytes, versions
+from ._options import Options, choice, instance, seconds, texts, time_limit, to_bytes, versions
 from ._process import Attached, Process
 from ._sending import Call
 from ._session import Session
@@ -35,12 +35,12 @@ class Setup:
         stop_timeout: float,
         options: Optional[Options],
     ) -> None:
-        self.commands = commands or Commands()
+        self.commands = instance("commands", commands, Commands) or Commands()
         self.versions = versions("interface_versions", interface_versions)
         self.log_level = None if log_level is None else choice("log_level", log_level, LEVELS)
         self.format = choice("format", format, (STANDARD, CLASSIC))
         self.timeout, self.stop_timeout = time_limit("timeout", timeout), time_limit("stop_timeout", stop_timeout)
-        self.options = options or Options()
+        self.options = instance("options", options, Options) or Options()
         self.own = texts("metadata", metadata)
         self.config: Optional[str] = None
         if config is not None:
@@ -102,14 +102,13 @@ class Setup:
             self.interface_version = max(common)
         return metadata
 
-    def failure(self, process: Union[Process, Attached], error: CallError, seconds: float) -> StartError:
+    def failure(self, process: Union[Process, Attached], error: CallError) -> StartError:
         """Returns the error of a plugin that has not answered."""
         name = process.name
-        tail = " | ".join(process.tail()[-5:])
-        said = f", last on its stderr: {tail}" if tail else ", nothing on its stderr"
+        said = process.said()
         if isinstance(error, CallTimeout):
             return StartError(
-                f'plugin "{name}" did not answer GetMetadata within {seconds:g} s{said}; is it a plugin?'
+                f'plugin "{name}" did not answer GetMetadata within {self.timeout:g} s{said}; is it a plugin?'
                 " A slow one needs a longer timeout"
             )
         if "broke the protocol" in str(error):
@@ -171,11 +170,13 @@ class Started:
         self._driver.flush()
 
     def _failure(self, setup: Setup, error: CallError) -> StartError:
-        return setup.failure(self._process, error, time.monotonic() - self._begun)
+        return setup.failure(self._process, error)
 
     def _say_stop(self, timeout: Optional[float]) -> float:
         """Tells the plugin to end. Returns the time until which it may."""
-        grace = self._stop_timeout if timeout is None else time_limit("timeout", timeout)
+        # Less than 0 is no time, so that what is left of another limit may be given.
+        grace = seconds("timeout", timeout, "stop_timeout")
+        grace = self._stop_timeout if grace is None else grace
         session = self._session
         with session.lock:
             if session.closed is None and not session.is_stopping:

@@ -6,6 +6,7 @@ import time
 from typing import Iterator, Optional
 
 from ._errors import StreamError
+from ._handlers import words_of
 from ._options import Data, seconds, to_bytes
 from ._parts import PartSink, PartSource
 from ._sending import Call, Driver
@@ -76,7 +77,7 @@ class PartSender:
 
     def __exit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
         if error is not None:
-            self.abort(str(error) or type(error).__name__)
+            self.abort(words_of(error))
         elif not self._sink.is_finished and self._sink.enough is None:
             self.finish()
 

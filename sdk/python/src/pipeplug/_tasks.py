@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional, Set
 
 from ._driver import DriverBase
 from ._errors import Failure
-from ._handlers import CURRENT, Handler, Handlers, check_start, encode_result
+from ._handlers import CURRENT, ErrorAnswer, Handler, Handlers, check_start, encode_result, prepare_error
 from ._parts import Waitable
 from ._pipe import Pipe
 from ._pool import Waiter
@@ -55,7 +55,12 @@ class Tasks(DriverBase):
             self._pool.submit(lambda: self._run_in_pool(found, request))
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = self.loop.create_task(coroutine)
+        task: asyncio.Task[None]
+        if self.loop.get_task_factory() is None:
+            task = self.loop.create_task(coroutine)
+        else:
+            # An eager one would run the handler here, under the lock.
+            task = asyncio.Task(coroutine, loop=self.loop)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -91,7 +96,7 @@ class Tasks(DriverBase):
 
     async def _run_async(self, handler: Handler, request: Incoming) -> None:
         session = self.session
-        error: Optional[BaseException] = None
+        error: Optional[ErrorAnswer] = None
         timer: Optional[asyncio.TimerHandle] = None
         data = b""
         task = asyncio.current_task()
@@ -100,7 +105,8 @@ class Tasks(DriverBase):
             check_start(request)
             # Not before: a task that is cancelled before its first step would answer nothing.
             cancel = task.cancel
-            request.add_waiter(lambda: self._at_home(cancel))
+            with self.lock:
+                request.add_waiter(lambda: self._at_home(cancel))
             if request.deadline is not None or request.values is not None:
                 CURRENT.set(request)
                 if request.deadline is not None:
@@ -110,16 +116,23 @@ class Tasks(DriverBase):
             data = result if type(result) is bytes else encode_result(request.command, result)
             if session.out_size >= session.options.outgoing:
                 await self.wait(session.room, session.has_room)
-        except asyncio.CancelledError:
-            passed = request.deadline is not None and request.deadline <= _monotonic()
-            if passed:
-                error = Failure("deadline", "the deadline of the request has passed")
+        except asyncio.CancelledError as found:
+            if request.deadline is not None and request.deadline <= _monotonic():
+                error = ErrorAnswer("deadline", "the deadline of the request has passed", None)
+            elif request.cancelled:
+                error = ErrorAnswer("cancelled", "the caller has given the request up", None)
             else:
-                error = Failure("cancelled", "the caller has given the request up")
-        except Exception as found:
-            error = found
+                # Of the coroutine's own making.
+                error = prepare_error(request, found, self.handlers)
+        except KeyboardInterrupt:
+            raise
         except SystemExit as end:
-            error = self._exits(end)
+            error = self._exits(end.code)
+        except BaseException as found:
+            if isinstance(found, GeneratorExit) and (self.is_finished or self.loop.is_closed()):
+                # The loop has left the task behind.
+                raise
+            error = prepare_error(request, found, self.handlers)
         if timer is not None:
             timer.cancel()
         with self.lock:
@@ -181,7 +194,8 @@ class Tasks(DriverBase):
             finally:
                 if timer is not None:
                     timer.cancel()
-                target.remove_waiter(wake)
+                with self.lock:
+                    target.remove_waiter(wake)
 
     async def wait_call_async(self, call: Call) -> None:
         """Waits for the reply of a call, until its deadline. A task that is cancelled gives the call up."""
