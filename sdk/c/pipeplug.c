@@ -2304,21 +2304,30 @@ static int is_code(const char *code) {
 
 ppg_status ppg_fail(ppg_request *request, const char *code, const char *message, const char *data) {
     int flags;
+    ppg_status status = PPG_OK, sent;
     if (message == NULL) message = "";
     if (code != NULL && *code == '\0') code = NULL;
-    if ((code != NULL && !is_code(code)) || (data != NULL && !json_is_valid(data, strlen(data)))) {
-        warn(request->peer, "refused the %s of an error of \"%.64s\": %s",
-             data == NULL || json_is_valid(data, strlen(data)) ? "code" : "data", request->chunk->command,
-             data == NULL || json_is_valid(data, strlen(data)) ? "one is words joined by _, at most 256 bytes" : "they are no JSON");
-        return PPG_EINVAL;
+    /* Who calls this may not look at the status: the message arrives all the same. */
+    if (code != NULL && !is_code(code)) {
+        warn(request->peer, "left out the code of an error of \"%.64s\": one is words joined by _, at most 256 bytes",
+             request->chunk->command);
+        if (*message == '\0') message = code;
+        code = NULL;
+        status = PPG_EINVAL;
+    }
+    if (data != NULL && !json_is_valid(data, strlen(data))) {
+        warn(request->peer, "left out the data of an error of \"%.64s\": they are no JSON", request->chunk->command);
+        data = NULL;
+        status = PPG_EINVAL;
     }
     if (utf8_prefix(message, strlen(message)) != strlen(message)) message = "the error is not UTF-8";
     if (!answer_begin(request, &flags)) {
         if (request->chunk->direction == DIR_REQUEST) return PPG_EINVAL;
         warn(request->peer, "the one-way \"%.64s\" failed: %.300s", request->chunk->command, message);
-        return PPG_OK;
+        return status;
     }
-    return answer_end(request, send_failure(request->peer, request->node.id, code, message, data, flags));
+    sent = answer_end(request, send_failure(request->peer, request->node.id, code, message, data, flags));
+    return sent == PPG_OK ? status : sent;
 }
 
 ppg_status ppg_unknown(ppg_request *request) {
@@ -4269,16 +4278,28 @@ static int through_a_file(const char *path, char *file, size_t size) {
     return 0;
 }
 
-/* Its interpreter, or that of its interpreter, and so on, which does not exist. Returns 0 if all do. */
-static int missing_interpreter(const char *path, struct program *it) {
+/* Its interpreter, or that of its interpreter, and so on, which does not exist (mode F_OK), or is no file that may be
+ * executed (X_OK). Returns 0 if there is none. */
+static int wrong_interpreter(const char *path, int mode, struct program *it) {
     char at[sizeof it->interpreter];
+    struct stat info;
     int depth;
     for (depth = 0; depth < 5; depth++) { /* as the kernel does */
         if (!program_read(it, depth == 0 ? path : at) || it->interpreter[0] == '\0') return 0;
-        if (access(it->interpreter, F_OK) != 0) return 1;
+        if (access(it->interpreter, mode) != 0) return 1;
+        if (mode == X_OK && stat(it->interpreter, &info) == 0 && !S_ISREG(info.st_mode)) return 1;
         memcpy(at, it->interpreter, sizeof at);
     }
     return 0;
+}
+
+/* Tells whether the `#!` line of a script ends with a carriage return: that belongs to its last word for the kernel. */
+static int ends_in_cr(const char *path) {
+    struct program it;
+    const unsigned char *end;
+    if (!program_read(&it, path) || it.len < 3 || memcmp(it.head, "#!", 2) != 0) return 0;
+    end = memchr(it.head, '\n', it.len);
+    return end != NULL && end[-1] == '\r';
 }
 
 /* Says why a program was not executed, which the number of the error alone does not tell. */
@@ -4303,7 +4324,7 @@ static ppg_status why_not_executed(const char *path, int number, ppg_error *erro
                     len > 0 ? ", it is a symbolic link to \"" : "", other, len > 0 ? "\"" : "");
     }
     fail(error, PPG_ESTART, "plugin \"%.300s\" ", path);
-    if (number == ENOENT && missing_interpreter(path, &it)) {
+    if ((number == ENOENT || number == ENOTDIR) && wrong_interpreter(path, F_OK, &it)) {
         size_t end = strlen(it.interpreter);
         int is_crlf = end > 0 && it.interpreter[end - 1] == '\r';
         if (is_crlf) it.interpreter[end - 1] = '\0';
@@ -4317,6 +4338,9 @@ static ppg_status why_not_executed(const char *path, int number, ppg_error *erro
     } else if (number == EACCES && stat(path, &info) == 0 && access(path, X_OK) != 0 && (info.st_mode & 0111) != 0111) {
         more(error, "is not executable (mode %04o): run `chmod +x` on it", (unsigned)info.st_mode & 07777);
         if (info.st_uid != geteuid() && geteuid() != 0) more(error, " as its owner, or take a copy");
+    } else if (number == EACCES && wrong_interpreter(path, X_OK, &it)) {
+        more(error, "needs the interpreter \"%.300s\", which is no file that this user may execute: correct its mode, or the `#!` line",
+             it.interpreter);
     } else if (number == EACCES) {
         more(error, "may not be executed (%s): check the directories above it, its interpreter, and whether its file system is "
                     "mounted noexec", strerror(number));
@@ -4642,8 +4666,8 @@ static ppg_status start_unanswered(ppg_peer *peer, ppg_status status, ppg_error 
     pthread_mutex_unlock(&peer->mu);
     ended = end_start(peer, closed == PPG_ECLOSED ? 500 : 0);
     if (status == PPG_ETIMEOUT) {
-        fail(error, PPG_ESTART, "plugin \"%.300s\" did not answer within %u ms; " FORMAT_HINT, peer->path,
-             peer->start_timeout_ms);
+        fail(error, PPG_ESTART, "plugin \"%.300s\" did not answer within %u ms; a slow one needs more time: ppg_plugin_set_start_timeout; "
+             FORMAT_HINT, peer->path, peer->start_timeout_ms);
         hint = "";
     } else if (closed == PPG_EBROKEN) {
         fail(error, PPG_ESTART, "plugin \"%.300s\" sent what is no chunk: %s", peer->path, reason);
@@ -4654,7 +4678,10 @@ static ppg_status start_unanswered(ppg_peer *peer, ppg_status status, ppg_error 
             more(error, ": ");
             add_status(error, peer->wait_status);
         }
-        if (WIFEXITED(peer->wait_status) && WEXITSTATUS(peer->wait_status) == 127)
+        if (WIFEXITED(peer->wait_status) && WEXITSTATUS(peer->wait_status) != 0 && !peer->attach && ends_in_cr(peer->path))
+            hint = "; its `#!` line ends with a carriage return, which is taken for a part of its last word: save the file with "
+                   "Unix line ends";
+        else if (WIFEXITED(peer->wait_status) && WEXITSTATUS(peer->wait_status) == 127)
             hint = "; if a command was not found, install it, or set the PATH of the plugin (ppg_plugin_env)";
     } else if (closed == PPG_ECLOSED) {
         fail(error, PPG_ESTART, "plugin \"%.300s\" closed the connection before it answered%s", peer->path,
@@ -4675,6 +4702,7 @@ ppg_status ppg_plugin_start(ppg_peer *peer, ppg_error *error) {
     ppg_status status;
     int rfd = -1, wfd = -1, is_object;
     if (!is_new_plugin(peer)) return fail(error, PPG_EINVAL, "the plugin was started before");
+    if (*peer->path == '\0') return fail(error, PPG_ESTART, "no plugin was started: its path is empty, name its file");
     if (peer->attach)
         status = attach_plugin(peer, &rfd, error), wfd = rfd;
     else

@@ -281,8 +281,8 @@ void ppg_request_keep(ppg_request *request);
 /* Answers. Frees the request if it was kept; otherwise its data stay until the handler returns. */
 ppg_status ppg_answer(ppg_request *request, const void *data, size_t len);
 /* Answers with an error. code may be NULL or ""; data is JSON or NULL. PPG_EINVAL, and a warning, for a code that
- * has spaces or control characters, is no UTF-8 or longer than 256 bytes, and for data that are no JSON: nothing is
- * sent then. */
+ * has spaces or control characters, is no UTF-8 or longer than 256 bytes, and for data that are no JSON: the request is
+ * answered then, too, with the message and without what is wrong. */
 ppg_status ppg_fail(ppg_request *request, const char *code, const char *message, const char *data);
 /* Answers with the error unknown_command. */
 ppg_status ppg_unknown(ppg_request *request);

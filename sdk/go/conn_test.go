@@ -343,6 +343,17 @@ func TestProgress(t *testing.T) {
 	if _, err := a.Call(ctx, "index", nil); err != nil {
 		t.Fatal(err)
 	}
+	// A call-back that does not return well holds nothing up.
+	logged := make(chan string, 100)
+	a.logf = func(format string, args ...any) { logged <- fmt.Sprintf(format, args...) }
+	for _, report := range []func(Progress){func(Progress) { panic("as asked") }, func(Progress) { runtime.Goexit() }} {
+		if _, err := a.Call(ctx, "index", nil, OnProgress(report)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := <-logged; !strings.HasPrefix(text, "panic in the call-back for the progress: as asked\n") {
+		t.Error(text)
+	}
 }
 
 func TestStreamsInBothDirections(t *testing.T) {

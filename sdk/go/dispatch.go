@@ -181,6 +181,7 @@ func (c *Conn) setLogLevel(level string) {
 	case !isLogLevel(level):
 		c.logf("%s: the log level %.40q is unknown", c.peer, level)
 	case c.logLevel != nil:
+		defer c.survive("log level")
 		c.logLevel(level)
 	}
 }

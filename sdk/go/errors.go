@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 )
@@ -143,14 +144,33 @@ type failureJSON struct {
 	Data    json.RawMessage `json:"data,omitempty"`
 }
 
-// errorReply is the cmd and buffer that answer a request which failed with err.
-func errorReply(err error, coded bool) (cmd string, buffer []byte) {
+// plainError is what err says, in a value that runs no code of the user's. It panics where a method of
+// err does: a pointer of an error's type that is nil is no nil error.
+func plainError(err error) *Error {
+	defer func() {
+		cause := recover()
+		if cause == nil {
+			return
+		}
+		if v := reflect.ValueOf(err); v.Kind() == reflect.Pointer && v.IsNil() {
+			cause = fmt.Sprintf("its error is a nil %T, which is not nil as an error: return nil itself", err)
+		}
+		panic(cause)
+	}()
 	message := err.Error()
 	var e *Error
-	if errors.As(err, &e) { // code and data go beside the message
-		message = strings.Replace(message, e.Error(), e.text(), 1)
+	if !errors.As(err, &e) || e == nil {
+		return &Error{Message: message}
 	}
-	if !coded || e == nil || e.Code == "" {
+	// Code and data go beside the message.
+	return &Error{Code: e.Code, Message: strings.Replace(message, e.Error(), e.text(), 1), Data: e.Data}
+}
+
+// errorReply is the cmd and buffer that answer a request which failed with err.
+func errorReply(err error, coded bool) (cmd string, buffer []byte) {
+	e := plainError(err)
+	message := e.text()
+	if !coded || e.Code == "" {
 		return cmdError, []byte(message)
 	}
 	failure := failureJSON{Code: e.Code, Message: message, Data: e.Data}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -102,5 +103,99 @@ func TestAServiceThatIsNotThere(t *testing.T) {
 		if _, err := NewClient(a, "notes", 1); !errors.Is(err, ErrUnsupported) || err.Error() != want {
 			t.Errorf("%v\nwant %s", err, want)
 		}
+	}
+}
+
+// badError is an error whose methods do what they like.
+type badError struct{ text, unwrap func() }
+
+func (e *badError) Error() string {
+	if e.text != nil {
+		e.text()
+	}
+	return "bad"
+}
+
+func (e *badError) Unwrap() error {
+	if e.unwrap != nil {
+		e.unwrap()
+	}
+	return nil
+}
+
+type badValue struct{}
+
+func (badValue) Error() string { panic("in Error") }
+
+func (badValue) MarshalJSON() ([]byte, error) { panic("in MarshalJSON") }
+
+// The methods of what a handler returns are the user's code, too: what they do is the error of the call.
+func TestErrorsWhoseMethodsPanic(t *testing.T) {
+	errs := map[string]func() error{
+		"text":   func() error { return badValue{} },
+		"nil":    func() error { return (*badError)(nil) },
+		"own":    func() error { return (*Error)(nil) },
+		"within": func() error { return fmt.Errorf("within: %w", (*Error)(nil)) },
+		"unwrap": func() error { return &badError{unwrap: func() { panic("in Unwrap") }} },
+		"goexit": func() error { return &badError{text: runtime.Goexit} },
+		"data":   func() error { return Errorf("code", "text").WithData(badValue{}) },
+		"panic":  func() error { panic(badValue{}) },
+		"fine":   func() error { return &badError{} },
+	}
+	mux := NewMux()
+	for name, err := range errs {
+		err := err
+		mux.HandleFunc(name, func(context.Context, *Request) ([]byte, error) { return nil, err() })
+	}
+	a, b := pair(t, FormatStandard, Options{}, nil, mux)
+	logged := make(chan string, 100)
+	b.logf = func(format string, args ...any) { logged <- fmt.Sprintf(format, args...) }
+	ctx := within(t, 10e9)
+	for i := 0; i < 12; i++ { // some of them on the goroutine that reads
+		for name, want := range map[string]string{
+			"text":   "the handler panicked: in Error (panicked)",
+			"nil":    "the handler panicked: its error is a nil *pipeplug.badError, which is not nil as an error: return nil itself (panicked)",
+			"own":    "the handler panicked: its error is a nil *pipeplug.Error, which is not nil as an error: return nil itself (panicked)",
+			"within": "within: <nil>",
+			"unwrap": "the handler panicked: in Unwrap (panicked)",
+			"goexit": "the handler ended without an answer (unanswered)",
+			"data":   "the handler panicked: in MarshalJSON (panicked)",
+			"panic":  "the handler panicked: %!v(PANIC=Error method: in Error) (panicked)",
+			"fine":   "bad",
+		} {
+			if _, err := a.Call(ctx, name, nil); err == nil || err.Error() != want {
+				t.Errorf("%s: %v\nwant %s", name, err, want)
+			}
+			for len(logged) > 0 {
+				<-logged
+			}
+		}
+	}
+	for name, want := range map[string]string{"text": "in Error", "nil": "a nil *pipeplug.badError"} {
+		if err := a.Notify(ctx, name, nil); err != nil {
+			t.Fatal(err)
+		}
+		if text := <-logged; !strings.Contains(text, "panic in the handler") || !strings.Contains(text, want) {
+			t.Error(text)
+		}
+		<-logged // that the one-way has failed
+	}
+	if _, err := a.Call(ctx, "fine", nil); err == nil || err.Error() != "bad" {
+		t.Error(err)
+	}
+}
+
+// A panic in the call-back of the log's level is told in the log.
+func TestALogLevelThatPanics(t *testing.T) {
+	a, b := pair(t, FormatStandard, Options{}, nil, HandlerFunc(func(context.Context, *Request) ([]byte, error) { return nil, nil }))
+	logged := make(chan string, 100)
+	b.logf = func(format string, args ...any) { logged <- fmt.Sprintf(format, args...) }
+	b.logLevel = func(string) { panic("as asked") }
+	a.w.put(FormatStandard, 0, oneWay, cmdLogLevel, []byte("debug"), true)
+	if _, err := a.Call(within(t, 10e9), "x", nil); err != nil {
+		t.Error(err)
+	}
+	if text := <-logged; !strings.HasPrefix(text, "panic in the call-back for the log level: as asked\n") {
+		t.Error(text)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 )
 
 // executable is what the first bytes of a file say of it.
@@ -117,10 +118,39 @@ func missingInterpreter(path string) string {
 		if err != nil || found.interpreter == "" {
 			return ""
 		}
-		if _, err := os.Stat(found.interpreter); errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(found.interpreter); errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			return found.interpreter
 		}
 		path = found.interpreter
 	}
 	return ""
+}
+
+// closedInterpreter is the first program that the kernel needs to run a file and may not execute.
+func closedInterpreter(path string) string {
+	for depth := 0; depth < 5; depth++ {
+		found, err := inspect(path)
+		if err != nil || found.interpreter == "" {
+			return ""
+		}
+		path = found.interpreter
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || syscall.Access(path, 1) != nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// endsInCR tells whether the `#!` line of a script ends with a carriage return: that belongs to the
+// last word for the kernel.
+func endsInCR(path string) bool {
+	file, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	head := make([]byte, headSize)
+	n, _ := io.ReadFull(file, head)
+	line, _, ends := bytes.Cut(head[:n], []byte("\n"))
+	return ends && bytes.HasPrefix(line, []byte("#!")) && bytes.HasSuffix(line, []byte("\r"))
 }

@@ -27,7 +27,7 @@ type Guest struct {
 	// Name is for messages. Default: that of the program.
 	Name string
 	// Start runs before any command is handled, when the configuration is known. The host waits for
-	// it. An error ends the plugin, and the host's start fails with its text.
+	// it. An error or a panic ends the plugin, and the host's start fails with its text.
 	Start func(ctx context.Context, host *Conn) error
 	// InterfaceVersions are the versions of the application's interface that the plugin speaks.
 	InterfaceVersions []uint32

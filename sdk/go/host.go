@@ -64,6 +64,9 @@ func (h *Host) Start(ctx context.Context, path string, args ...string) (*Plugin,
 	if err := h.check(ctx); err != nil {
 		return nil, startProblem(path, err)
 	}
+	if path == "" {
+		return nil, startProblem(path, errEmptyPath)
+	}
 	var files []*os.File
 	closeAll := func(files []*os.File) {
 		for _, f := range files {
@@ -161,6 +164,9 @@ func (h *Host) check(ctx context.Context) error {
 func (h *Host) Attach(ctx context.Context, socket string) (*Plugin, error) {
 	if err := h.check(ctx); err != nil {
 		return nil, startProblem(socket, err)
+	}
+	if socket == "" {
+		return nil, startProblem(socket, errEmptyPath)
 	}
 	fail := func(err error) error {
 		text := fmt.Sprintf("no plugin waits at the socket %q: %v; start one with the arguments %s %[1]s", socket, err, listenArg)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	ossignal "os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,6 +89,12 @@ func testGuest(kind string) {
 		}
 	case "start-fails":
 		guest.Start = func(context.Context, *Conn) error { return errors.New("there is no disk") }
+	case "start-panics":
+		guest.Start = func(context.Context, *Conn) error { panic("no disk") }
+	case "start-nil":
+		guest.Start = func(context.Context, *Conn) error { return (*Error)(nil) }
+	case "start-exits":
+		guest.Start = func(context.Context, *Conn) error { runtime.Goexit(); return nil }
 	case "sleeps":
 		guest.Start = func(context.Context, *Conn) error { time.Sleep(time.Hour); return nil }
 	case "slow-start":

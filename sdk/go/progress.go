@@ -2,6 +2,7 @@ package pipeplug
 
 import (
 	"encoding/json"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -131,24 +132,40 @@ func (p *Pending) report(report Progress) {
 	p.reports.busy = true
 	tell, reports := p.progress, p.reports
 	p.conn.spawned = true
+	c := p.conn // of the call, which may be over when the user returns
 	go func() {
-		for {
-			reports.mu.Lock()
-			latest := reports.latest
-			reports.latest = nil
-			if latest == nil {
-				reports.busy = false
-				if reports.idle != nil {
-					close(reports.idle)
-					reports.idle = nil
-				}
-				reports.mu.Unlock()
-				return
+		reports.mu.Lock()
+		defer func() {
+			reports.busy = false
+			if reports.idle != nil {
+				close(reports.idle)
+				reports.idle = nil
 			}
 			reports.mu.Unlock()
-			tell(*latest)
+		}()
+		for reports.latest != nil {
+			latest := *reports.latest
+			reports.latest = nil
+			reports.mu.Unlock()
+			func() {
+				defer reports.mu.Lock() // also if the user ends this goroutine
+				c.tell(tell, latest)
+			}()
 		}
 	}()
+}
+
+// tell runs a call-back of the user's.
+func (c *Conn) tell(report func(Progress), progress Progress) {
+	defer c.survive("progress")
+	report(progress)
+}
+
+// survive, deferred, has the log tell of a panic in a call-back: the connection goes on.
+func (c *Conn) survive(what string) {
+	if cause := recover(); cause != nil {
+		c.logf("panic in the call-back for the %s: %v\n%s", what, cause, debug.Stack())
+	}
 }
 
 // reports is how far telling the user of the progress is.

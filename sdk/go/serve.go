@@ -77,7 +77,7 @@ func (c *Conn) dropWaiting(req *Request) {
 			c.tookLocked(w)
 			c.running++ // as if it ran
 			c.mu.Unlock()
-			c.finish(req, nil, Errorf(CodeCancelled, "%s: given up before its handler began", req.Command))
+			c.finish(req, nil, Errorf(CodeCancelled, "the request was given up before its handler began"))
 			return
 		}
 	}
@@ -91,7 +91,7 @@ func (c *Conn) serve(req *Request) {
 	if !req.ctx.deadline.IsZero() {
 		left := time.Until(req.ctx.deadline)
 		if left <= 0 {
-			c.finish(req, nil, Errorf(CodeDeadline, "%s: its deadline had passed before its handler began", req.Command))
+			c.finish(req, nil, Errorf(CodeDeadline, "the deadline had passed before the handler began"))
 			return
 		}
 		req.ctx.mu.Lock()
@@ -109,17 +109,20 @@ func (c *Conn) serve(req *Request) {
 		}
 		if cause := recover(); cause != nil {
 			c.logf("panic in the handler of %q: %v\n%s", req.Command, cause, debug.Stack())
-			c.finish(req, nil, Errorf(CodePanicked, "%s: the handler panicked: %v", req.Command, cause))
+			c.finish(req, nil, Errorf(CodePanicked, "the handler panicked: %v", cause))
 			return
 		}
 		// runtime.Goexit, which ends this goroutine.
-		c.finish(req, nil, Errorf(CodeUnanswered, "%s: the handler ended without an answer", req.Command))
+		c.finish(req, nil, Errorf(CodeUnanswered, "the handler ended without an answer"))
 		if inline {
 			c.unblock()
 			c.w.flush()
 		}
 	}()
 	reply, err = c.handler.Serve(&req.ctx, req)
+	if err != nil {
+		err = plainError(err) // here, since the methods of the error are the user's as well
+	}
 	returned = true
 	req.cmd.took(time.Since(began))
 	if !req.oneWay {

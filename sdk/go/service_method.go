@@ -195,7 +195,7 @@ func decodeArguments(req *Request, t reflect.Type, into any) error {
 	if len(req.Data) > 0 {
 		parsed, ok := parseObject(req.Data)
 		if !ok {
-			return Errorf(CodeInvalidArgument, "%s: the arguments are no JSON object: %.100q", req.Command, req.Data)
+			return Errorf(CodeInvalidArgument, "the arguments are no JSON object: %.100q", req.Data)
 		}
 		object = parsed
 	}
@@ -208,14 +208,14 @@ func decodeArguments(req *Request, t reflect.Type, into any) error {
 			text, given := object[f.name]
 			switch {
 			case given && string(text) == "null" && !f.nullable:
-				return invalidArgument(req.Command, f.name, "is null")
+				return invalidArgument(f.name, "is null")
 			case given:
 			case f.hasDefault:
 				if err := json.Unmarshal(f.defaultJSON, value.FieldByIndex(f.index).Addr().Interface()); err != nil {
 					return fmt.Errorf("the default of the argument %q does not fit: %w", f.name, err)
 				}
 			case f.required:
-				return invalidArgument(req.Command, f.name, "is missing")
+				return invalidArgument(f.name, "is missing")
 			}
 		}
 	}
@@ -225,13 +225,13 @@ func decodeArguments(req *Request, t reflect.Type, into any) error {
 	if err := json.Unmarshal(req.Data, into); err != nil {
 		var wrong *json.UnmarshalTypeError
 		if errors.As(err, &wrong) {
-			return invalidArgument(req.Command, wrong.Field, fmt.Sprintf("is a %s, and should be %s", wrong.Value, wrong.Type))
+			return invalidArgument(wrong.Field, fmt.Sprintf("is a %s, and should be %s", wrong.Value, wrong.Type))
 		}
-		return Errorf(CodeInvalidArgument, "%s: %v", req.Command, err)
+		return Errorf(CodeInvalidArgument, "the arguments do not fit: %v", err)
 	}
 	return nil
 }
 
-func invalidArgument(cmd, field, problem string) error {
-	return Errorf(CodeInvalidArgument, "%s: the argument %q %s", cmd, field, problem).WithData(map[string]string{"field": field})
+func invalidArgument(field, problem string) error {
+	return Errorf(CodeInvalidArgument, "the argument %q %s", field, problem).WithData(map[string]string{"field": field})
 }

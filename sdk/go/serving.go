@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -140,7 +141,7 @@ func (s *serving) settle(timeout <-chan time.Time) {
 func (s *serving) start() {
 	c := s.conn
 	if s.guest.Start != nil {
-		if err := s.guest.Start(c.base, c); err != nil {
+		if err := s.runStart(); err != nil {
 			s.end(fmt.Errorf("the start failed: %w", err))
 			return
 		}
@@ -163,6 +164,27 @@ func (s *serving) start() {
 		}
 	}
 	c.w.flush()
+}
+
+// runStart runs the start call-back. It ends the plugin if that one does not return.
+func (s *serving) runStart() (err error) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if cause := recover(); cause != nil {
+			s.conn.logf("panic in the start: %v\n%s", cause, debug.Stack())
+			err = fmt.Errorf("it panicked: %v", cause)
+			return
+		}
+		s.end(errors.New("the start failed: it ended without returning, by runtime.Goexit"))
+	}()
+	if err = s.guest.Start(s.conn.base, s.conn); err != nil {
+		_, _ = plainError(err), errors.Is(err, ErrByHand) // its methods, while a panic is caught
+	}
+	returned = true
+	return err
 }
 
 // answer sends the metadata.

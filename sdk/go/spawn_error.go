@@ -28,10 +28,8 @@ func spawnProblem(cmd *exec.Cmd, err error) string {
 			return fmt.Sprintf("plugin %q cannot start in the working directory %q (Host.Dir): %v", cmd.Path, cmd.Dir, reason(err))
 		}
 	}
-	for _, arg := range append(append([]string{cmd.Path}, cmd.Args[1:]...), cmd.Env...) {
-		if strings.Contains(arg, "\x00") {
-			return fmt.Sprintf("plugin %q cannot be given %q: it has a NUL", cmd.Path, arg)
-		}
+	if problem := nulProblem(cmd); problem != "" {
+		return problem
 	}
 	path := cmd.Path // as the child sees it
 	if !filepath.IsAbs(path) {
@@ -49,6 +47,30 @@ func spawnProblem(cmd *exec.Cmd, err error) string {
 		}
 	}
 	return fmt.Sprintf("plugin %q %s", path, execProblem(path, err))
+}
+
+// nulProblem says what of a command has a NUL, which the system cannot pass on; "" for nothing. It
+// does not tell values, which may be secret.
+func nulProblem(cmd *exec.Cmd) string {
+	has := func(text string) bool { return strings.Contains(text, "\x00") }
+	if has(cmd.Path) {
+		return fmt.Sprintf("the path of plugin %q has a NUL: a path cannot have one", cmd.Path)
+	}
+	_, args := splitArgs(cmd.Args[1:]) // without those of the protocol
+	for i, arg := range args {
+		if has(arg) {
+			return fmt.Sprintf("plugin %q cannot be given its argument %d: that has a NUL", cmd.Path, i+1)
+		}
+	}
+	for _, variable := range cmd.Env {
+		if name, _, _ := strings.Cut(variable, "="); has(variable) {
+			if has(name) {
+				return fmt.Sprintf("plugin %q cannot be given a variable (Host.Env) whose name has a NUL", cmd.Path)
+			}
+			return fmt.Sprintf("plugin %q cannot be given the variable %q (Host.Env): its value has a NUL", cmd.Path, name)
+		}
+	}
+	return ""
 }
 
 // reason is an error without what its text repeats.
@@ -87,7 +109,7 @@ func execProblem(path string, err error) string {
 	info, statErr := os.Stat(path)
 	found, inspectErr := inspect(path)
 	switch {
-	case errors.Is(err, syscall.ENOENT):
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR):
 		if interpreter := missingInterpreter(path); strings.HasSuffix(interpreter, "\r") {
 			return fmt.Sprintf("needs the interpreter %q, which does not exist: its first line ends in CR LF, convert the file to Unix line ends", interpreter)
 		} else if interpreter != "" {
@@ -107,6 +129,9 @@ func execProblem(path string, err error) string {
 			return fmt.Sprintf("is not executable for this user (mode %04o): run `chmod a+rx` on it, or take a copy", info.Mode().Perm())
 		case isNoexec(path):
 			return "is on a file system that is mounted noexec: move it to another one, or remount that"
+		}
+		if interpreter := closedInterpreter(path); interpreter != "" {
+			return fmt.Sprintf("needs the interpreter %q, which is no file that this user may execute: correct its mode, or the `#!` line", interpreter)
 		}
 		return fmt.Sprintf("may not be executed (%v): check the directories above it and its interpreter", reason(err))
 	case errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.EINVAL):

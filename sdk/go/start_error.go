@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -43,6 +44,9 @@ func (p *Plugin) startFailed(path string, err error) *StartError {
 		problem = p.wrongBytes(broken, stderr)
 	case errors.As(err, &exit):
 		hint := missingCommand(exit, lines)
+		if p.cmd != nil && !exit.State.Success() && endsInCR(p.file()) {
+			hint = "its `#!` line ends with a carriage return, which is taken for a part of its last word: save the file with Unix line ends"
+		}
 		if hint == "" {
 			hint = "is it a plugin? I" + p.otherSettings()[1:]
 		}
@@ -61,6 +65,17 @@ func (p *Plugin) startFailed(path string, err error) *StartError {
 	e.text = fmt.Sprintf("plugin %q %s", path, problem)
 	return e
 }
+
+// file is the path of the program as this process sees it.
+func (p *Plugin) file() string {
+	if filepath.IsAbs(p.cmd.Path) {
+		return p.cmd.Path
+	}
+	return filepath.Join(p.cmd.Dir, p.cmd.Path)
+}
+
+// errEmptyPath is no path of a plugin.
+var errEmptyPath = errors.New("its path is empty: name its file")
 
 // errStartTimeout is the end of Host.StartTimeout.
 var errStartTimeout = fmt.Errorf("no answer within the time limit of the start: %w", context.DeadlineExceeded)

@@ -63,7 +63,14 @@ func TestErrorsOfStarts(t *testing.T) {
 		"Windows":               {path: file("windows", "MZ\x90\x00", 0o755), want: `a Windows program`},
 		"another machine":       {path: file("machine", other+strings.Repeat("\x00", 100), 0o755), is: syscall.ENOEXEC, want: `is built for another machine \((aarch64|x86_64), 64 bits, little-endian\), this one is .*: build it for this one$`},
 		"damaged":               {path: file("damaged", "\x7fELF\x09", 0o755), want: `its ELF header is damaged`},
-		"NUL":                   {path: "./a\x00b", want: `cannot be given ".*": it has a NUL`},
+		"NUL":                   {path: "./a\x00b", want: `^the path of plugin ".*" has a NUL: a path cannot have one$`},
+		"no path":               {path: "", want: `^plugin "" was not started: its path is empty: name its file$`},
+		"through a file, #!":    {path: file("through", "#!/etc/passwd/sh\n", 0o755), is: syscall.ENOTDIR, want: `needs the interpreter "/etc/passwd/sh", which does not exist: install it`},
+		"closed #!":             {path: file("closed", "#!/etc/passwd\n", 0o755), is: os.ErrPermission, want: `needs the interpreter "/etc/passwd", which is no file that this user may execute: correct its mode`},
+		"#! of a directory":     {path: file("folder", "#!/etc\n", 0o755), is: os.ErrPermission, want: `needs the interpreter "/etc", which is no file that this user may execute`},
+		"CR LF by env":          {path: file("crlf-env", "#!/usr/bin/env python3\r\n", 0o755), want: "exit status 127 after .*; its `#!` line ends with a carriage return, which is taken for a part of its last word: save the file with Unix line ends$"},
+		"CR LF in Dir":          {path: "./crlf-env", host: Host{Dir: dir}, want: "line ends with a carriage return"},
+		"CR LF by an option":    {path: file("crlf-option", "#!/bin/sh -e\r\n", 0o755), want: "line ends with a carriage return"},
 		"env lacks the command": {path: file("env", "#!/usr/bin/env pipeplug-no-such\n", 0o755), want: `ended before it answered: exit status 127 after .*, last on its stderr: .*; command "pipeplug-no-such" was not found: install it, or have its directory in PATH`},
 		"script lacks one":      {path: script("lacks", "exec ./none/such\n"), want: `; command "\./none/such" does not exist: install it, or correct its path`},
 		"many lines":            {path: script("many", lines+"exit 3\n"), want: `exit status 3 after \S+, last on its stderr: line i{26}\. \| line i{27}\. \| line i{28}\. \| line i{29}\. \| line i{30}\.; is it a plugin\? If it speaks the classic format`},
@@ -100,6 +107,20 @@ func TestErrorsOfStarts(t *testing.T) {
 	}
 }
 
+// A start call-back that does not return well ends the plugin, which says why.
+func TestStartsThatPanic(t *testing.T) {
+	for kind, want := range map[string]string{
+		"start-panics": "testee: the start failed: it panicked: no disk",
+		"start-nil":    "testee: the start failed: it panicked: its error is a nil *pipeplug.Error, which is not nil as an error: return nil itself",
+		"start-exits":  "testee: the start failed: it ended without returning, by runtime.Goexit",
+	} {
+		_, _, err := startTestee(t, Host{}, kind)
+		if err == nil || !strings.Contains(err.Error(), "ended before it answered: exit status 1 after ") || !strings.Contains(err.Error(), want+"; ") {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
 func TestAStartThatIsGivenUp(t *testing.T) {
 	host := Host{Env: append(os.Environ(), "PIPEPLUG_TEST_GUEST=sleeps"), Stderr: io.Discard}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -119,31 +140,35 @@ func TestWrongSettingsStartNothing(t *testing.T) {
 		ctx  context.Context
 		host Host
 	}{
-		"the context is nil":             {nil, Host{}},
-		"its context is over already":    {over, Host{}},
-		"Host.StartTimeout is -1s":       {ctx, Host{StartTimeout: -time.Second}},
-		"Host.Grace is -1ns":             {ctx, Host{Grace: -1}},
-		"Host.Options.MaxHandlers is -1": {ctx, Host{Options: Options{MaxHandlers: -1}}},
-		`InOrder has the command "b"`:    {ctx, Host{Options: Options{InOrder: [][]string{{"a", "b"}, {"b"}}}}},
-		`has the service "a" twice`:      {ctx, Host{Services: twice}},
-		"has a nil service":              {ctx, Host{Services: []*Service{nil}}},
-		`Host.LogLevel is "loud"`:        {ctx, Host{LogLevel: "loud"}},
-		"Host.Format is 7":               {ctx, Host{Format: 7}},
-		"it cannot take the config":      {ctx, Host{Format: FormatClassic, Config: 1, Env: append(os.Environ(), "PIPEPLUG_TEST_GUEST=old")}},
-		"json: unsupported type: chan":   {ctx, Host{Config: make(chan int)}},
-		"no plugin waits at the socket":  {ctx, Host{Env: []string{"attach"}}},
-		"it has a NUL":                   {ctx, Host{Env: []string{"a\x00b"}}},
+		"the context is nil":                                 {nil, Host{}},
+		"its context is over already":                        {over, Host{}},
+		"Host.StartTimeout is -1s":                           {ctx, Host{StartTimeout: -time.Second}},
+		"Host.Grace is -1ns":                                 {ctx, Host{Grace: -1}},
+		"Host.Options.MaxHandlers is -1":                     {ctx, Host{Options: Options{MaxHandlers: -1}}},
+		`InOrder has the command "b"`:                        {ctx, Host{Options: Options{InOrder: [][]string{{"a", "b"}, {"b"}}}}},
+		`has the service "a" twice`:                          {ctx, Host{Services: twice}},
+		"has a nil service":                                  {ctx, Host{Services: []*Service{nil}}},
+		`Host.LogLevel is "loud"`:                            {ctx, Host{LogLevel: "loud"}},
+		"Host.Format is 7":                                   {ctx, Host{Format: 7}},
+		"it cannot take the config":                          {ctx, Host{Format: FormatClassic, Config: 1, Env: append(os.Environ(), "PIPEPLUG_TEST_GUEST=old")}},
+		"json: unsupported type: chan":                       {ctx, Host{Config: make(chan int)}},
+		"no plugin waits at the socket":                      {ctx, Host{Env: []string{"attach"}}},
+		"variable (Host.Env) whose name has a NUL":           {ctx, Host{Env: []string{"a\x00b"}}},
+		`the variable "KEY" (Host.Env): its value has a NUL`: {ctx, Host{Env: []string{"PATH=/bin", "KEY=secret\x00b"}}},
+		"cannot be given its argument 2: that has a NUL":     {ctx, Host{Env: []string{"args"}}},
 	} {
 		c.host.Stderr = io.Discard
 		var err error
 		switch {
 		case len(c.host.Env) == 1 && c.host.Env[0] == "attach":
 			_, err = c.host.Attach(c.ctx, "/no/such/socket")
+		case len(c.host.Env) == 1 && c.host.Env[0] == "args":
+			_, err = c.host.Start(c.ctx, os.Args[0], "secret", "secret\x00b")
 		default:
 			_, err = c.host.Start(c.ctx, os.Args[0])
 		}
 		var start *StartError
-		if !errors.As(err, &start) || !strings.Contains(err.Error(), want) {
+		if !errors.As(err, &start) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%v\nwant %s", err, want)
 		}
 	}

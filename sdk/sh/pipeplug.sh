@@ -616,7 +616,9 @@ ppg_why_not() {
         ppg_one=${ppg_one#'#!'}
         ppg_one=${ppg_one#"${ppg_one%%[!" $ppg_tab"]*}"}
         ppg_one=${ppg_one%%[" $ppg_tab"]*}
-        if [ -e "$ppg_one" ]; then
+        if [ -d "$ppg_one" ] || { [ -e "$ppg_one" ] && [ ! -x "$ppg_one" ]; }; then
+            ppg_error="plugin \"$1\" needs the interpreter \"$ppg_one\", which is no file that this user may execute: correct its mode, or the \`#!\` line"
+        elif [ -e "$ppg_one" ]; then
             return 1
         elif [ "${ppg_one%"$ppg_return"}" != "$ppg_one" ]; then
             ppg_error="plugin \"$1\" needs an interpreter whose name ends in CR: its first line ends in CR LF, convert the file to Unix line ends"
@@ -630,6 +632,12 @@ ppg_why_not() {
         esac
         ppg_error="plugin \"$1\" is not a program: it has neither a \`#!\` line nor the header of one; start a script with a line like \`#!/bin/sh\`"
     fi
+}
+
+# Tells whether the `#!` line of a script ends with a carriage return: that belongs to its last word for the kernel.
+ppg_ends_in_cr() {
+    [ "$(dd if="$1" bs=2 count=1 2>/dev/null | od -An -tx1 | tr -d ' \n')" = 2321 ] || return 1
+    IFS= read -r ppg_one <"$1" && [ "${ppg_one%"$ppg_return"}" != "$ppg_one" ]
 }
 
 # Writes the machine that a program is for, as hex digits of its ELF header.
@@ -683,9 +691,12 @@ ppg_start() {
     *)
         if [ -d "$ppg_dir.late" ]; then
             rmdir "$ppg_dir.late" 2>/dev/null || rm -rf "$ppg_dir.late"
-            ppg_error="plugin \"$ppg_plugin\" did not answer within $ppg_start_timeout s; a script can start plugins on the descriptors 3 and 4, in the standard format"
+            ppg_error="plugin \"$ppg_plugin\" did not answer within $ppg_start_timeout s; a slow one needs more time: set ppg_start_timeout; a script can start plugins on the descriptors 3 and 4, in the standard format"
         elif [ -n "$ppg_status_of" ]; then
             ppg_error="plugin \"$ppg_plugin\" ended before it answered: $(ppg_status_text "$ppg_status_of"); its standard error may say why"
+            if [ "$ppg_status_of" != 0 ] && ppg_ends_in_cr "$ppg_plugin"; then
+                ppg_error="$ppg_error; its \`#!\` line ends with a carriage return, which is taken for a part of its last word: save the file with Unix line ends"
+            fi
             ppg_one=$(ppg_machine "$ppg_plugin") ppg_two=$(ppg_machine "/proc/$$/exe")
             case $ppg_one/$ppg_two in
             ????????/????????) [ "$ppg_one" = "$ppg_two" ] || ppg_error="$ppg_error; it is built for another machine than this shell" ;;

@@ -270,13 +270,21 @@ static void late_replies(void) {
 /* Commands of the errors of handlers. */
 static void errors_of_handlers(void) {
     ppg_peer *plugin = start(new_plugin());
-    ppg_reply *reply = NULL;
-    CHECK(ppg_call(plugin, "bad code", NULL, 0, NULL, &reply, NULL) == PPG_EPEER);
-    CHECK(strcmp(ppg_reply_code(reply), "good_code") == 0 && strcmp(ppg_reply_text(reply), "4 refused") == 0);
-    ppg_reply_free(reply);
+    char digit[2] = "0", line[16];
+    for (; *digit < '5'; ++*digit) {
+        ppg_reply *reply = NULL;
+        CHECK(ppg_call(plugin, "bad code", digit, 1, NULL, &reply, NULL) == PPG_EPEER);
+        CHECK(strcmp(ppg_reply_code(reply), *digit == '3' ? "good_code" : "") == 0);
+        CHECK(strcmp(ppg_reply_text(reply), *digit == '4' ? "no message" : "the message") == 0);
+        ppg_reply_free(reply);
+    }
     stop(plugin);
-    CHECK(strstr(heard.lines, "refused the code of an error of \"bad code\"") != NULL);
-    CHECK(strstr(heard.lines, "refused the data of an error of \"bad code\"") != NULL);
+    for (*digit = '0'; *digit < '5'; ++*digit) {
+        snprintf(line, sizeof line, "refused %s", digit);
+        CHECK(strstr(heard.lines, line) != NULL);
+    }
+    CHECK(strstr(heard.lines, "left out the code of an error of \"bad code\"") != NULL);
+    CHECK(strstr(heard.lines, "left out the data of an error of \"bad code\"") != NULL);
 }
 
 /* A reader that takes a buffer with one read, as the original Go package does, gets it whole if a pipe holds it. */
@@ -460,6 +468,8 @@ static void fails_to_start(const char *name, const char *expected) {
 
 static void start_errors(void) {
     static const unsigned char other[64] = {0x7f, 'E', 'L', 'F', 2, 2, 1, [18] = 0, [19] = 22};
+    ppg_peer *nothing;
+    ppg_error error;
     CHECK(mkdtemp(folder) != NULL);
     fails_to_start("none", "no such file; check the path, PATH is not searched");
     CHECK(symlink("/no/such", in_folder("link")) == 0);
@@ -480,6 +490,19 @@ static void start_errors(void) {
     fails_to_start("no-interpreter", "needs the interpreter \"/no/such/sh\", which does not exist: install it");
     script("crlf", "#!/bin/sh\r\n");
     fails_to_start("crlf", "its first line ends in CR LF");
+    script("crlf-env", "#!/usr/bin/env python3\r\n");
+    fails_to_start("crlf-env", "; its `#!` line ends with a carriage return, which is taken for a part of its last word: save the file with Unix");
+    script("crlf-option", "#!/bin/sh -e\r\n");
+    fails_to_start("crlf-option", "line ends with a carriage return");
+    script("through-file", "#!/etc/passwd/sh\n");
+    fails_to_start("through-file", "needs the interpreter \"/etc/passwd/sh\", which does not exist");
+    script("closed", "#!/etc/passwd\n");
+    fails_to_start("closed", "needs the interpreter \"/etc/passwd\", which is no file that this user may execute");
+    script("folder-as-interpreter", "#!/etc\n");
+    fails_to_start("folder-as-interpreter", "needs the interpreter \"/etc\", which is no file that this user may execute");
+    nothing = ppg_plugin_new("");
+    CHECK(ppg_plugin_start(nothing, &error) == PPG_ESTART && strcmp(error.message, "no plugin was started: its path is empty, name its file") == 0);
+    ppg_free(nothing);
     write_file("machine", other, sizeof other, 0755);
     fails_to_start("machine", "is built for another machine (s390, 64 bits, big-endian), this one is ");
     script("exits", "#!/bin/sh\necho one >&2\necho two >&2\nexit 3\n");
@@ -491,7 +514,7 @@ static void start_errors(void) {
     script("prints", "#!/bin/sh\necho hello >&4\nexec sleep 5\n");
     fails_to_start("prints", "sent what is no chunk: broken chunk at byte 0");
     script("slow", "#!/bin/sh\necho waits >&2\nexec sleep 5\n");
-    fails_to_start("slow", "did not answer within 500 ms; if it speaks the classic format");
+    fails_to_start("slow", "did not answer within 500 ms; a slow one needs more time: ppg_plugin_set_start_timeout; if it speaks the classic format");
     /* More than an error holds: the last lines of it. */
     script("talks", "#!/bin/sh\nfor i in 1 2 3 4 5 6 7 8 9; do printf '%0300d\\n' $i >&2; done\nexit 1\n");
     fails_to_start("talks", "0008\n");

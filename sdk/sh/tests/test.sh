@@ -140,6 +140,15 @@ script no-interpreter '#! /no/such/sh -e\n'
 does_not_start no-interpreter 'needs the interpreter "/no/such/sh", which does not exist'
 script crlf '#!/bin/sh\r\n'
 does_not_start crlf 'ends in CR LF'
+script crlf-env '#!/usr/bin/env python3\r\n'
+# shellcheck disable=SC2016 # a line to show
+does_not_start crlf-env '; its `#!` line ends with a carriage return, which is taken for a part of its last word: save the file with Unix line ends'
+script through-file '#!/etc/passwd/sh\n'
+does_not_start through-file 'needs the interpreter "/etc/passwd/sh", which does not exist'
+script closed '#!/etc/passwd\n'
+does_not_start closed 'needs the interpreter "/etc/passwd", which is no file that this user may execute'
+script folder-as-interpreter '#!/etc\n'
+does_not_start folder-as-interpreter 'needs the interpreter "/etc", which is no file'
 script exits '#!/bin/sh\nexit 3\n'
 does_not_start exits 'ended before it answered: exit status 3'
 script killed '#!/bin/sh\nkill -9 $$\n'
@@ -149,7 +158,7 @@ chmod +x "$folder/machine"
 if [ -e /proc/$$/exe ]; then does_not_start machine 'is built for another machine'; fi
 script slow '#!/bin/sh\nexec sleep 30\n'
 ppg_start_timeout=1
-does_not_start slow 'did not answer within 1 s'
+does_not_start slow 'did not answer within 1 s; a slow one needs more time: set ppg_start_timeout'
 ppg_start_timeout=10
 ppg_start "$here/plugin.sh" --fail 2>/dev/null
 same 'a start that fails' "$?/${ppg_error#*plugin.sh\" }" '1/ended before it answered: exit status 1; its standard error may say why'
