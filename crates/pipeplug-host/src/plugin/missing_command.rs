@@ -30,7 +30,17 @@ pub(crate) fn hint(status: WaitStatus, launch: &Launch, stderr: &[String]) -> Op
         return None;
     }
     // Earlier ones may have been expected.
-    let name = stderr.iter().rev().find_map(|line| named(line))?;
+    let name = (0..stderr.len()).rev().find_map(|at| {
+        named(&stderr[at])
+            .or_else(|| named(&with_end(stderr.get(at.checked_sub(1)?)?, &stderr[at])?))
+    })?;
+    if let Some(command) = without_carriage_return(&name) {
+        return Some(format!(
+            "the line that runs command {command:?}, such as the `#!` line, ends with a carriage \
+             return, which is taken as a part of the name: save the file with Unix ends of lines \
+             (`sed -i 's/\\r$//' FILE`)"
+        ));
+    }
     if status == NOT_EXECUTABLE {
         return Some(format!(
             "command {name:?} may not be executed: check that it is a program for this machine, \
@@ -70,8 +80,25 @@ fn named(line: &str) -> Option<String> {
     let name = behind.or_else(|| before()?.rsplit(": ").next())?;
     // BusyBox.
     let name = name.strip_prefix("can't execute ").unwrap_or(name);
-    let name = name.trim_matches(|char| matches!(char, '\'' | '"' | '`' | '‘' | '’' | ' '));
+    let name = name.trim_matches(is_quote);
     (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// A line that a carriage return in the name of the command has split in two, if `end` is its end.
+fn with_end(begin: &str, end: &str) -> Option<String> {
+    let words = end.trim_start_matches(is_quote).trim_end();
+    ENDINGS.contains(&words).then(|| format!("{begin}\r{end}"))
+}
+
+fn is_quote(char: char) -> bool {
+    matches!(char, '\'' | '"' | '`' | '‘' | '’' | ' ')
+}
+
+/// The command whose name has the `\r` of a line end of Windows behind it: as it is, or as GNU `env`
+/// shows it.
+fn without_carriage_return(name: &str) -> Option<&str> {
+    let command = name.strip_suffix("'$'\\r").or_else(|| name.strip_suffix("\\r"));
+    command.or_else(|| name.strip_suffix('\r')).filter(|command| !command.is_empty())
 }
 
 fn is_in_path(name: &str) -> bool {
@@ -101,6 +128,26 @@ mod tests {
             ("it failed", None),
         ] {
             assert_eq!(named(line).as_deref(), name, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_end_of_windows_is_named() {
+        let launch = Launch::new("/p");
+        // The return ends a line of output.
+        let split = |line: &str| line.split('\r').map(str::to_owned).collect::<Vec<_>>();
+        for line in [
+            "/usr/bin/env: \u{2018}python3\\r\u{2019}: No such file or directory",
+            "/usr/bin/env: 'python3'$'\\r': No such file or directory",
+            "env: can't execute 'python3\r': No such file or directory",
+            "env: python3\r: No such file or directory",
+            "./p.sh: line 2: python3\r: command not found",
+            "./p.sh: 2: python3\r: not found",
+        ] {
+            let hint = hint(WaitStatus::Exited(127), &launch, &split(line)).unwrap();
+            assert!(hint.contains("runs command \"python3\","), "{line}: {hint}");
+            assert!(hint.contains("carriage return"), "{line}: {hint}");
+            assert!(hint.contains("Unix ends of lines"), "{line}: {hint}");
         }
     }
 

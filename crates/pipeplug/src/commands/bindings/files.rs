@@ -8,7 +8,7 @@ use crate::exit::{CommandError, ExitReason};
 
 use super::{HEADER, usage};
 
-/// Bytes of a file in which the header is looked for.
+/// Bytes of a file in which its first line is looked for.
 const HEAD: u64 = 200;
 
 /// Writes files, unless one that is there was written by hand. Those that are current stay as they are.
@@ -47,15 +47,24 @@ fn is_outdated(path: &Path, code: &str) -> Result<bool, CommandError> {
     let failed = |error| cannot_write(path, &error);
     let mut old = Vec::new();
     file.take(HEAD).read_to_end(&mut old).map_err(failed)?;
-    if !old.is_empty() && !old.windows(HEADER.len()).any(|it| it == HEADER.as_bytes()) {
+    if !old.is_empty() && !is_generated(&old) {
         return Err(usage(format!(
-            "{shown} is not replaced: it was not generated, since its first line is not {HEADER:?}; \
+            "{shown} is not replaced: it was not generated, since its first line is not the comment \
+             {HEADER:?}; \
              choose another --out, or remove it"
         )));
     }
     // One byte more than the code tells that it is longer.
     file.take(code.len() as u64 + 1).read_to_end(&mut old).map_err(failed)?;
     Ok(old != code.as_bytes())
+}
+
+/// True if the first line is the header, in a comment of one of the languages.
+fn is_generated(head: &[u8]) -> bool {
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end();
+    let text = line.strip_prefix(b"# ").or_else(|| line.strip_prefix(b"// "));
+    text == Some(HEADER.as_bytes())
 }
 
 /// Opens a file to read it. `None` if it is a pipe, a device and the like, which may have no end.

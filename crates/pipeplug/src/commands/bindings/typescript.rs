@@ -102,8 +102,8 @@ struct TypeScript<'a> {
     scope: Scope,
 }
 
-/// Writes the code of a service.
-pub(super) fn generate(service: &Service) -> Result<String, String> {
+/// Writes the code of a service, which imports the library as `module`.
+pub(super) fn generate(service: &Service, module: &str) -> Result<String, String> {
     let mut script = TypeScript { service, text: String::new(), scope: Scope::without(WORDS) };
     for named in &service.types {
         script.named(named);
@@ -127,10 +127,10 @@ pub(super) fn generate(service: &Service) -> Result<String, String> {
     script.client(&arguments);
     script.server(&arguments);
     let body = script.text;
-    Ok(format!("{}{body}", head(&body)).trim_end().to_owned() + "\n")
+    Ok(format!("{}{body}", head(&body, module)).trim_end().to_owned() + "\n")
 }
 
-fn head(body: &str) -> String {
+fn head(body: &str, module: &str) -> String {
     let uses = |name: &str| {
         body.match_indices(name).any(|(at, _)| {
             let is_part = |c: char| c.is_alphanumeric() || c == '_';
@@ -155,7 +155,8 @@ fn head(body: &str) -> String {
             names.push(name);
         }
     }
-    format!("// {HEADER}\n\nimport {{\n  {},\n}} from \"pipeplug\";\n\n", names.join(",\n  "))
+    let (names, module) = (names.join(",\n  "), quoted(module));
+    format!("// {HEADER}\n\nimport {{\n  {names},\n}} from {module};\n\n")
 }
 
 impl TypeScript<'_> {

@@ -38,7 +38,7 @@ impl Go<'_> {
         if !method.arguments.is_empty() {
             arguments = self.scope.take_numbered(&format!("{base}Arguments"));
             let docs = format!("{arguments} are the arguments of the method {wire}.");
-            self.structure(&arguments, &docs, &method.arguments, true)?;
+            self.structure(&arguments, &place, &docs, &method.arguments, true)?;
         }
         let items_in = self.items(method.items_in.as_ref(), &format!("{base}Item"), &place)?;
         let items_out =

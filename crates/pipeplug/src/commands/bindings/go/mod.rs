@@ -191,11 +191,12 @@ impl Go<'_> {
         let docs = format!("{name} is a type of the service.\n\n{}", named.docs);
         if named.is_error && !matches!(named.body, Body::Union(_)) {
             return Err(format!(
-                "the error {name} is no choice with data: only such errors are supported"
+                "the error {} is no choice with data: only such errors are supported",
+                named.described
             ));
         }
         match &named.body {
-            Body::Struct(fields) => self.structure(name, &docs, fields, false)?,
+            Body::Struct(fields) => self.structure(name, &named.described, &docs, fields, false)?,
             Body::Enum(values) => {
                 self.comment(&docs);
                 let _ = write!(self.text, "type {name} string\n\n// Values of {name}.\nconst (\n");
@@ -210,17 +211,18 @@ impl Go<'_> {
             }
             Body::Alias(kind) => {
                 self.comment(&docs);
-                self.alias(name, kind, &format!("the type {name}"))?;
+                self.alias(name, kind, &format!("the type {}", named.described))?;
             }
             Body::Union(variants) => self.union(named, variants)?,
         }
         Ok(())
     }
 
-    /// A struct, whose fields have defaults if they are arguments.
+    /// A struct, whose fields have defaults if they are arguments. Messages name it `owner`.
     fn structure(
         &mut self,
         name: &str,
+        owner: &str,
         docs: &str,
         fields: &[Field],
         are_arguments: bool,
@@ -231,7 +233,7 @@ impl Go<'_> {
         // Package json writes a list that is nil as null.
         let mut never_nil = String::new();
         for field in fields {
-            let place = format!("the field {:?} of {name}", field.name);
+            let place = format!("the field {:?} of {owner}", field.name);
             let own = scope.take(&pascal(&field.name));
             let is_sign = |c: char| "!#$%&()*+-./:;<=>?@[]^_{|}~ ".contains(c);
             if field.name.is_empty()

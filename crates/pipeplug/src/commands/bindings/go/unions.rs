@@ -21,7 +21,7 @@ impl Go<'_> {
         for variant in variants {
             let own = scope.take(&variant.name);
             let docs = docs::inner(&variant.docs, "\t");
-            let place = format!("the variant {:?} of {name}", variant.name);
+            let place = format!("the variant {:?} of {}", variant.name, named.described);
             let (field, condition, from, into, is_this) = match &variant.kind {
                 VariantKind::Constant(value) => {
                     let json = quoted_wide(&ascii(value));

@@ -35,7 +35,7 @@ pub(super) fn error<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 fn error_of(cycle: &[usize], types: &[Named]) -> String {
-    error(cycle.iter().map(|index| types[*index].name.as_str()))
+    error(cycle.iter().map(|index| types[*index].described.as_str()))
 }
 
 /// Named types whose values are values of this one as they are.
@@ -91,7 +91,7 @@ fn height(
         return Err(format!(
             "the type {} stands for a type that stands for another, and so on, more than {DEPTH} \
              times",
-            types[*way.first().unwrap_or(&index)].name
+            types[*way.first().unwrap_or(&index)].described
         ));
     }
     heights[index] = Some(below);
@@ -101,39 +101,44 @@ fn height(
 /// Checks that a value of each type can end: it does not need another of the same type for ever.
 fn check_values(types: &[Named]) -> Parsed<()> {
     let needs: Vec<_> = types.iter().map(needs).collect();
-    let mut users = vec![Vec::new(); types.len()];
+    endless(&needs).map_or(Ok(()), |cycle| Err(error_of(&cycle, types)))
+}
+
+/// Finds a cycle of things that cannot end. Each has ways to end, and the others that a way needs.
+pub(in super::super) fn endless(needs: &[Vec<Vec<usize>>]) -> Option<Vec<usize>> {
+    let mut users = vec![Vec::new(); needs.len()];
     for (index, ways) in needs.iter().enumerate() {
         ways.iter().flatten().for_each(|needed| users[*needed].push(index));
     }
-    let mut has_values = vec![false; types.len()];
-    let mut queue: Vec<_> = (0..types.len()).collect();
+    let mut can_end = vec![false; needs.len()];
+    let mut queue: Vec<_> = (0..needs.len()).collect();
     while let Some(index) = queue.pop() {
-        let is_possible = |way: &Vec<usize>| way.iter().all(|needed| has_values[*needed]);
-        if !has_values[index] && needs[index].iter().any(is_possible) {
-            has_values[index] = true;
+        let is_possible = |way: &Vec<usize>| way.iter().all(|needed| can_end[*needed]);
+        if !can_end[index] && needs[index].iter().any(is_possible) {
+            can_end[index] = true;
             queue.extend(&users[index]);
         }
     }
-    // Each type without values needs another one.
+    // Each that cannot end needs another one.
     let next = |index: usize| {
-        if has_values[index] {
+        if can_end[index] {
             return None;
         }
-        needs[index].iter().flatten().copied().find(|needed| !has_values[*needed])
+        needs[index].iter().flatten().copied().find(|needed| !can_end[*needed])
     };
-    let Some(start) = (0..types.len()).find(|index| !has_values[*index]) else { return Ok(()) };
-    let mut places = vec![None; types.len()];
+    let start = (0..needs.len()).find(|index| !can_end[*index])?;
+    let mut places = vec![None; needs.len()];
     let mut way = Vec::new();
     let mut at = Some(start);
     while let Some(index) = at {
         if let Some(first) = places[index] {
-            return Err(error_of(&way[first..], types));
+            return Some(way.split_off(first));
         }
         places[index] = Some(way.len());
         way.push(index);
         at = next(index);
     }
-    Ok(())
+    None
 }
 
 /// Ways to make a value, each with the types of which it needs a value.

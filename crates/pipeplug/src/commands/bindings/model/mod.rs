@@ -9,7 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use pipeplug_service::Interface;
 use serde_json::{Map, Value};
 
+use crate::output::text;
+
 use super::names::{Scope, pascal};
+
+pub(super) use cycles::endless;
 
 /// A service.
 #[derive(Debug)]
@@ -54,6 +58,8 @@ pub(super) struct Field {
 pub(super) struct Named {
     /// Unique among the types, also after a change of case.
     pub(super) name: String,
+    /// Its name in the description, for messages, or `name` without one.
+    pub(super) described: String,
     pub(super) docs: String,
     pub(super) body: Body,
     /// A method fails with it.
@@ -155,6 +161,12 @@ impl Service {
                 interface.name
             ));
         }
+        if interface.oldest > interface.version {
+            return Err(format!(
+                "its oldest version, {}, is newer than its version, {}",
+                interface.oldest, interface.version
+            ));
+        }
         let own = pascal(&interface.name);
         let mut names = Scope::without(taken);
         for suffix in ["", "Async", "Client", "Server", "Service"] {
@@ -173,6 +185,7 @@ impl Service {
         for name in interface.definitions.keys() {
             let index = parser.reserve(name);
             parser.types[index].is_inline = false;
+            parser.types[index].described.clone_from(name);
             parser.known.insert(name.clone(), index);
         }
         for (name, schema) in &interface.definitions {
@@ -223,6 +236,7 @@ impl Parser<'_> {
         let name = self.names.take_numbered(&pascal(name));
         let body = Body::Alias(Type::Any);
         self.types.push(Named {
+            described: name.clone(),
             name,
             docs: String::new(),
             body,
@@ -325,6 +339,7 @@ impl Parser<'_> {
         let depth = self.visit(place, depth)?;
         let object = schema.as_object().ok_or_else(|| format!("{place} is no object"))?;
         self.count(parts(schema), place)?;
+        check_choices(object, place)?;
         let mut merged = object.clone();
         merged.remove("$ref");
         merged.remove("allOf");
@@ -404,6 +419,21 @@ impl Parser<'_> {
         }
         Ok(fields)
     }
+}
+
+/// Checks that a choice has something to choose.
+fn check_choices(object: &Map<String, Value>, place: &str) -> Parsed<()> {
+    for key in ["anyOf", "oneOf"] {
+        if let Some(choices) = object.get(key)
+            && choices.as_array().is_none_or(Vec::is_empty)
+        {
+            return Err(format!(
+                "{place} has {key:?}: {}, which allows no value: it needs a list of schemas",
+                text::cut(&choices.to_string())
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Parts of a schema. Its depth is that of the JSON of a description, which has a limit.

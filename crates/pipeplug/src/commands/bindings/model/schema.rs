@@ -4,7 +4,8 @@ use serde_json::{Map, Value};
 
 use super::super::names::{Scope, pascal};
 use super::{
-    Body, Parsed, Parser, Type, Variant, VariantKind, constants, docs_of, nullable, within,
+    Body, Parsed, Parser, Type, Variant, VariantKind, check_choices, constants, docs_of, nullable,
+    within,
 };
 
 impl Parser<'_> {
@@ -22,12 +23,8 @@ impl Parser<'_> {
             Value::Object(object) => object,
             _ => return Err(format!("{place} allows no value")),
         };
-        let is_plain = |key: &&str| {
-            matches!(*key, "$ref" | "description" | "default" | "title" | "deprecated" | "examples")
-        };
-        if let Some(reference) = object.get("$ref")
-            && object.keys().all(|key| is_plain(&key.as_str()))
-        {
+        check_choices(object, place)?;
+        if let Some(reference) = only_reference(object) {
             let (target, _) = self.target(reference, place)?;
             return Ok(Type::Named(self.known[target]));
         }
@@ -41,10 +38,12 @@ impl Parser<'_> {
             let Some(Value::Array(choices)) = object.get(key) else { continue };
             let is_null = |it: &&Value| it.get("type").is_some_and(|it| it == "null");
             let rest: Vec<_> = choices.iter().filter(|it| !is_null(it)).collect();
-            if let [one] = rest.as_slice()
-                && choices.len() == 2
-            {
-                return Ok(nullable(self.kind(one, name, place, depth)?));
+            match rest.as_slice() {
+                [] => return Ok(Type::Null),
+                [one] if choices.len() > 1 => {
+                    return Ok(nullable(self.kind(one, name, place, depth)?));
+                }
+                _ => {}
             }
         }
         if let Some(Value::Array(types)) = object.get("type") {
@@ -166,10 +165,7 @@ impl Parser<'_> {
     ) -> Parsed<Body> {
         let depth = self.visit(place, depth)?;
         let name = self.types[index].name.clone();
-        let Value::Object(_) = schema else {
-            return Ok(Body::Alias(self.kind(schema, &name, place, depth)?));
-        };
-        if schema.get("$ref").is_some() && schema.get("properties").is_none() {
+        if schema.as_object().is_none_or(|object| only_reference(object).is_some()) {
             return Ok(Body::Alias(self.kind(schema, &name, place, depth)?));
         }
         let object = self.flat(schema, place, depth)?;
@@ -181,9 +177,11 @@ impl Parser<'_> {
         }
         let choices = object.get("oneOf").or_else(|| object.get("anyOf"));
         if let Some(Value::Array(choices)) = choices {
-            let is_null = |it: &Value| it.get("type").is_some_and(|it| it == "null");
-            if choices.len() == 2 && choices.iter().any(is_null) {
-                return Ok(Body::Alias(self.kind(schema, &name, place, depth)?));
+            let is_null = |it: &&Value| it.get("type").is_some_and(|it| it == "null");
+            let nulls = choices.iter().filter(is_null).count();
+            if nulls > 0 && choices.len() - nulls <= 1 {
+                let object = Value::Object(object);
+                return Ok(Body::Alias(self.kind(&object, &name, place, depth)?));
             }
             let text = |it: &Value| Some((it.get("const")?.as_str()?.to_owned(), docs_of(it)));
             if let Some(texts) = choices.iter().map(text).collect::<Option<Vec<_>>>() {
@@ -311,4 +309,15 @@ impl Parser<'_> {
         add(name, VariantKind::Other(kind));
         Ok(())
     }
+}
+
+/// What a schema refers to, if it says nothing else of its values.
+fn only_reference(object: &Map<String, Value>) -> Option<&Value> {
+    let is_plain = |key: &String| {
+        matches!(
+            key.as_str(),
+            "$ref" | "description" | "default" | "title" | "deprecated" | "examples"
+        )
+    };
+    object.get("$ref").filter(|_| object.keys().all(is_plain))
 }

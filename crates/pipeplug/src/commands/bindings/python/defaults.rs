@@ -1,12 +1,13 @@
 //! Values of what is left out.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use crate::output::text;
 
-use super::super::model::{Body, Field, Named, Type, VariantKind};
+use super::super::model::{Body, Field, Named, Type, VariantKind, endless};
 use super::super::names::{Scope, quoted_wide, snake, upper};
 use super::{Python, WORDS, literal, plain};
 
@@ -24,9 +25,77 @@ struct Search<'a> {
     depth: Cell<usize>,
     /// One of them was not enough.
     is_given_up: Cell<bool>,
+    /// Fields that objects of the values leave out: names of the type and of the field.
+    left_out: RefCell<Vec<(&'a str, &'a str)>>,
+}
+
+impl<'a> Search<'a> {
+    fn new(python: &'a Python<'a>) -> Self {
+        Self {
+            python,
+            tries: Cell::new(TRIES),
+            depth: Cell::new(DEPTH),
+            is_given_up: Cell::new(false),
+            left_out: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// Forgets the fields that were left out by what does not fit.
+    fn or_forget<T>(&self, mark: usize, found: Option<T>) -> Option<T> {
+        if found.is_none() {
+            self.left_out.borrow_mut().truncate(mark);
+        }
+        found
+    }
 }
 
 impl Python<'_> {
+    /// Checks that no default needs itself: an object of a default has the defaults of the fields that
+    /// it leaves out.
+    pub(super) fn check_defaults(&self) -> Result<(), String> {
+        let mut all = Vec::new();
+        for named in &self.service.types {
+            let Body::Struct(fields) = &named.body else { continue };
+            for field in fields.iter().filter(|field| !field.required) {
+                if let Some(default) = field.default.as_ref().filter(|it| !it.is_null()) {
+                    all.push((named, field, default));
+                }
+            }
+        }
+        let key = |named: &'_ Named, field: &'_ Field| (named.name.clone(), field.name.clone());
+        let indexes: BTreeMap<_, _> = all
+            .iter()
+            .enumerate()
+            .map(|(index, (named, field, _))| (key(named, field), index))
+            .collect();
+        let needs: Vec<_> = all
+            .iter()
+            .map(|(_, field, default)| {
+                let search = Search::new(self);
+                // One that does not fit is an error later.
+                let _ = search.value(&field.kind, default);
+                let left_out = search.left_out.into_inner().into_iter();
+                let own = |(name, field): (&str, &str)| (name.to_owned(), field.to_owned());
+                vec![left_out.filter_map(|it| indexes.get(&own(it)).copied()).collect()]
+            })
+            .collect();
+        let Some(cycle) = endless(&needs) else { return Ok(()) };
+        let (named, field, default) = all[cycle[0]];
+        let mut names: Vec<_> = cycle
+            .iter()
+            .map(|index| format!("{}.{}", all[*index].0.described, all[*index].1.name))
+            .collect();
+        names.push(names[0].clone());
+        Err(format!(
+            "the field {:?} of {} has the default {}, which leaves out a field whose default is it \
+             again, without end: {}; let the field be null or missing by default",
+            field.name,
+            named.described,
+            text::cut(&default.to_string()),
+            names.join(" -> ")
+        ))
+    }
+
     /// Type and default of what can be left out.
     pub(super) fn optional(
         &self,
@@ -43,12 +112,7 @@ impl Python<'_> {
         );
         match field.default.as_ref().filter(|default| !default.is_null()) {
             Some(default) => {
-                let search = Search {
-                    python: self,
-                    tries: Cell::new(TRIES),
-                    depth: Cell::new(DEPTH),
-                    is_given_up: Cell::new(false),
-                };
+                let search = Search::new(self);
                 let value = search.value(&field.kind, default);
                 let problem = if search.is_given_up.get() {
                     "is too large, or too deep, to find types for all of it"
@@ -70,9 +134,9 @@ impl Python<'_> {
     }
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
     /// Expression of a value. `None` if it does not fit the type.
-    fn value(&self, kind: &Type, value: &Value) -> Option<String> {
+    fn value(&self, kind: &'a Type, value: &Value) -> Option<String> {
         let left = self.tries.get().checked_sub(1).zip(self.depth.get().checked_sub(1));
         let Some((tries, depth)) = left.filter(|_| !self.is_given_up.get()) else {
             self.is_given_up.set(true);
@@ -80,13 +144,14 @@ impl Search<'_> {
         };
         self.tries.set(tries);
         self.depth.set(depth);
+        let mark = self.left_out.borrow().len();
         let expression = self.expression(kind, value);
         self.depth.set(depth + 1);
-        expression.filter(|_| !self.is_given_up.get())
+        self.or_forget(mark, expression.filter(|_| !self.is_given_up.get()))
     }
 
-    fn expression(&self, kind: &Type, value: &Value) -> Option<String> {
-        let all = |values: &[Value], kind: &Type| -> Option<Vec<String>> {
+    fn expression(&self, kind: &'a Type, value: &Value) -> Option<String> {
+        let all = |values: &[Value], kind: &'a Type| -> Option<Vec<String>> {
             values.iter().map(|value| self.value(kind, value)).collect()
         };
         match (self.python.service.resolved(kind), value) {
@@ -119,7 +184,7 @@ impl Search<'_> {
         }
     }
 
-    fn named(&self, named: &Named, value: &Value) -> Option<String> {
+    fn named(&self, named: &'a Named, value: &Value) -> Option<String> {
         match &named.body {
             Body::Enum(values) => {
                 let mut scope = Scope::default();
@@ -128,7 +193,10 @@ impl Search<'_> {
                 let (name, _) = names.into_iter().find(|(_, it)| value == it.as_str())?;
                 Some(format!("{}.{name}", named.name))
             }
-            Body::Struct(fields) => self.call(&named.name, fields, value.as_object()?),
+            Body::Struct(fields) => {
+                let mark = self.left_out.borrow().len();
+                self.or_forget(mark, self.call(&named.name, fields, value.as_object()?))
+            }
             Body::Union(variants) => {
                 variants.iter().find_map(|variant| match (&variant.kind, value) {
                     (VariantKind::Constant(constant), value) if constant == value => {
@@ -157,8 +225,8 @@ impl Search<'_> {
 
     fn call(
         &self,
-        name: &str,
-        fields: &[Field],
+        name: &'a str,
+        fields: &'a [Field],
         object: &serde_json::Map<String, Value>,
     ) -> Option<String> {
         let mut scope = Scope::without(WORDS);
@@ -170,7 +238,7 @@ impl Search<'_> {
             match object.get(&field.name) {
                 Some(value) => arguments.push(format!("{own}={}", self.value(&field.kind, value)?)),
                 None if field.required => return None,
-                None => {}
+                None => self.left_out.borrow_mut().push((name, &field.name)),
             }
         }
         Some(format!("{name}({})", arguments.join(", ")))

@@ -143,6 +143,7 @@ pub(super) fn generate(service: Service) -> Result<String, String> {
         scope: Scope::without(&taken),
         owned,
     };
+    python.check_defaults()?;
     for (index, named) in service.types.iter().enumerate() {
         if !python.owned.contains(&index) {
             python.named(named)?;
@@ -152,7 +153,7 @@ pub(super) fn generate(service: Service) -> Result<String, String> {
     python.text.push_str(&choices);
     for named in &service.types {
         if let (Body::Alias(kind), false) = (&named.body, named.is_error) {
-            let text = python.alias(kind, &named.name)?;
+            let text = python.alias(kind, &named.described)?;
             python.comment(&named.docs, "");
             let _ = write!(python.text, "{} = {text}\n\n", named.name);
         }
@@ -266,7 +267,7 @@ fn case(tag: &str) -> Vec<String> {
 }
 
 fn unexpected(named: &Named) -> String {
-    format!("the type {} is no object", named.name)
+    format!("the type {} is no object", named.described)
 }
 
 /// A constant.

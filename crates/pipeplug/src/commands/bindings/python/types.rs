@@ -259,9 +259,11 @@ impl Python<'_> {
         for field in ordered {
             self.comment(&field.docs, "    ");
             let own = scope.take(&snake(&field.name));
-            let line = self
-                .field(field, &own)
-                .map_err(|problem| format!("the field {:?} of {name} has {problem}", field.name))?;
+            let line = self.field(field, &own).map_err(|problem| {
+                let named = self.service.types.iter().find(|named| named.name == name);
+                let owner = named.map_or(name, |named| &named.described);
+                format!("the field {:?} of {owner} has {problem}", field.name)
+            })?;
             let _ = writeln!(self.text, "    {line}");
         }
         if let Some((property, value)) = tag {
