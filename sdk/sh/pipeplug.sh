@@ -664,9 +664,13 @@ ppg_start() {
     # The plugin reads descriptor 3 and writes descriptor 4.
     "$ppg_plugin" 3 4 "$@" 3<"$ppg_dir/to" 4>"$ppg_dir/from" </dev/null >&2 &
     ppg_pid=$!
-    "$PIPEPLUG" chunk encode <"$ppg_dir/chunks" >"$ppg_dir/to" &
-    "$PIPEPLUG" chunk decode --details <"$ppg_dir/from" >"$ppg_dir/lines" &
-    exec 9>"$ppg_dir/chunks" 6<"$ppg_dir/lines"
+    # This shell opens nothing that it would have to wait for: the end of another child (SIGCHLD) interrupts that, which
+    # is an error in some shells. Descriptor 5 is both ends of a pipe, until each side has its own.
+    exec 5<>"$ppg_dir/chunks"
+    "$PIPEPLUG" chunk encode <"$ppg_dir/chunks" >"$ppg_dir/to" 5>&- &
+    exec 9>"$ppg_dir/chunks" 5<>"$ppg_dir/lines"
+    "$PIPEPLUG" chunk decode --details <"$ppg_dir/from" >"$ppg_dir/lines" 5>&- 9>&- &
+    exec 6<"$ppg_dir/lines" 5>&-
     # Ends the plugin if the folder is still there after the time.
     (
         ppg_one=0
