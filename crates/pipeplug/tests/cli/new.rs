@@ -139,7 +139,7 @@ fn a_project_in_javascript() {
     let call =
         |data: &str| place.pipeplug(["run", plugin.to_str().unwrap(), "--call", "is", data]).run();
     call("'text'").exits(0).prints("text");
-    call("42").exits(1).says("returned a number, not text or bytes");
+    call("42").exits(1).says("has returned 42, not text or bytes");
     call("nothing").exits(1).says("nothing is not defined");
     call("process.exit(3)").exits(5).says("has ended: exit status 3");
 }
