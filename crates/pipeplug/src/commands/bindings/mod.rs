@@ -91,7 +91,7 @@ pub(crate) struct BindingsArgs {
 impl BindingsArgs {
     /// File or directory to write. `None` is standard output.
     fn out(&self) -> Option<&Path> {
-        self.out.as_deref().filter(|out| *out != "-")
+        self.out.as_deref().filter(|out| *out != Path::new("-"))
     }
 
     /// Library that code in TypeScript imports.
