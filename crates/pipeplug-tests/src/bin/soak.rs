@@ -53,7 +53,7 @@ struct Cli {
     seed: Option<u64>,
 }
 
-/// What the caller does with a call after it has begun.
+/// Use of a call by its caller after it has begun.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     /// Waits for the reply.

@@ -391,7 +391,7 @@ impl Peer {
         came(text)
     }
 
-    /// What helps if the time was too short: a check that sends much takes as long as the machine and
+    /// Help if the time was too short: a check that sends much takes as long as the machine and
     /// the other checks let it.
     fn next_step(&self) -> String {
         if self.queued < MUCH {

@@ -137,7 +137,7 @@ type Parsed<T> = Result<T, String>;
 
 struct Parser<'a> {
     interface: &'a Interface,
-    /// What is left of [`WORK`].
+    /// Rest of [`WORK`].
     work: Cell<usize>,
     types: Vec<Named>,
     names: Scope,

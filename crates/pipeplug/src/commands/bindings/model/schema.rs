@@ -311,7 +311,7 @@ impl Parser<'_> {
     }
 }
 
-/// What a schema refers to, if it says nothing else of its values.
+/// Target of the reference of a schema that says nothing else of its values.
 fn only_reference(object: &Map<String, Value>) -> Option<&Value> {
     let is_plain = |key: &String| {
         matches!(

@@ -20,7 +20,7 @@ const DEPTH: usize = 256;
 /// Search for the types of the values of a default.
 struct Search<'a> {
     python: &'a Python<'a>,
-    /// What is left of [`TRIES`], and of [`DEPTH`].
+    /// Rest of [`TRIES`], and of [`DEPTH`].
     tries: Cell<usize>,
     depth: Cell<usize>,
     /// One of them was not enough.
