@@ -394,3 +394,17 @@ fn what_holds_its_standard_error_is_named_and_not_waited_for() {
         send(daemon.as_raw(), Signal::SIGKILL);
     }
 }
+
+#[test]
+fn a_stopped_plugin_is_no_longer_published_while_a_handle_of_it_is_left() {
+    let is_published = || {
+        let hosts = pipeplug_host::status::read().unwrap().hosts;
+        hosts.iter().any(|host| host.pid == std::process::id().cast_signed())
+    };
+    let plugin = plain().publish_status().start().unwrap();
+    eventually("the status is published", is_published);
+    let other = plugin.clone();
+    plugin.stop().unwrap();
+    assert!(!is_published());
+    drop(other);
+}
