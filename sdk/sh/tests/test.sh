@@ -181,13 +181,13 @@ same 'a plugin on the PATH is not meant' "$?/$ppg_error" '1/no plugin at "./plug
 
 # The end of a child (SIGCHLD) interrupts what a shell waits for.
 count=0 started=0
-while [ $count -lt 20 ]; do
-    for pause in 1 2 3 4; do sleep 0.0$pause & done
+while [ $count -lt 60 ]; do
+    for pause in 05 1 15 2 25 3 4 5; do sleep 0.0$pause & done
     ppg_start "$here/../samples/echo.sh" && started=$((started + 1))
     ppg_stop
     count=$((count + 1))
 done
-same 'starts while other children end' $started 20
+same 'starts while other children end' $started 60
 
 printf 'test.sh: %s checked, %s failed\n' $checked $failed
 [ $failed = 0 ]
